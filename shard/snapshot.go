@@ -1,0 +1,56 @@
+package shard
+
+import "sync/atomic"
+
+// Counters count what goes through a stream. They outlive its tables.
+type Counters struct {
+	Published, Delivered, Confirmed, Nacked, Returned, Refused atomic.Uint64
+}
+
+// Name identifies a stream: one name in one vhost.
+type Name struct {
+	VHost, Stream string
+}
+
+// Snapshot is everything that a session needs to know about names: which are
+// streams, and which of those that match a policy are known not to be. Immutable.
+type Snapshot struct {
+	rules  *Rules
+	tables map[Name]*Table
+	absent map[Name]bool
+}
+
+// NewSnapshot takes ownership of the maps.
+func NewSnapshot(rules *Rules, tables map[Name]*Table, absent map[Name]bool) *Snapshot {
+	return &Snapshot{rules: rules, tables: tables, absent: absent}
+}
+
+// Verdict is what a name is.
+type Verdict uint8
+
+const (
+	Ordinary Verdict = iota // not a stream
+	IsStream
+	Unknown // it matches a policy, and nobody has asked the broker yet
+)
+
+// Find tells what name is in vhost; the table is there for IsStream only.
+func (s *Snapshot) Find(vhost, name string) (*Table, Verdict) {
+	n := Name{vhost, name}
+	if t := s.tables[n]; t != nil {
+		return t, IsStream
+	}
+	if s.absent[n] {
+		return nil, Ordinary
+	}
+	if _, match := s.rules.Match(vhost, name); match {
+		return nil, Unknown
+	}
+	return nil, Ordinary
+}
+
+// Match finds the settings of a name that is or may become a stream.
+func (s *Snapshot) Match(vhost, name string) (*Settings, bool) { return s.rules.Match(vhost, name) }
+
+// Tables are all streams of all vhosts. Not to be changed.
+func (s *Snapshot) Tables() map[Name]*Table { return s.tables }

@@ -1,0 +1,115 @@
+package shard
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+)
+
+// Shard is one queue of a stream that is ready to take messages.
+type Shard struct {
+	Queue  string
+	Node   string
+	Index  int
+	Weight uint32
+	Local  bool // made by this node, on its broker
+}
+
+// Declared is what the first declare of a stream asked for. It is kept, because
+// the exchange underneath is always a durable direct one and can't be asked.
+type Declared struct {
+	Type    string `json:"type"` // the exchange type as asked; "" when adopted: any partitioning type fits
+	Durable bool   `json:"durable"`
+	HashOn  HashOn `json:"-"` // as asked; Source is HashUnset if it was not
+}
+
+// Table is where the shards of one stream are. Immutable.
+type Table struct {
+	Stream   string
+	VHost    string
+	Settings *Settings
+	Declared Declared
+	Shards   []Shard // ready ones, by queue name
+	Counters *Counters
+
+	random  bool
+	equal   bool // all weights are the same
+	seeds   []uint64
+	entries [][]byte // see BCC
+	locals  []int
+}
+
+// NewTable makes a table of shards, which may come in any order.
+func NewTable(vhost, stream string, s *Settings, d Declared, shards []Shard, c *Counters) *Table {
+	t := &Table{
+		Stream: stream, VHost: vhost, Settings: s, Declared: d, Counters: c,
+		Shards: slices.SortedFunc(slices.Values(shards), func(a, b Shard) int { return cmp.Compare(a.Queue, b.Queue) }),
+		random: d.Type == "x-random",
+		equal:  true,
+	}
+	for i, sh := range t.Shards {
+		t.seeds = append(t.seeds, seed(sh.Queue))
+		t.entries = append(t.entries, bccItem(BindingKey(sh.Queue)))
+		t.equal = t.equal && sh.Weight == t.Shards[0].Weight
+		if sh.Local {
+			t.locals = append(t.locals, i)
+		}
+	}
+	return t
+}
+
+// bccItem is a long string as an item of a header's array.
+func bccItem(key string) []byte {
+	b := binary.BigEndian.AppendUint32([]byte{'S'}, uint32(len(key)))
+	return append(b, key...)
+}
+
+// Pick gives the shard for a key with this hash; -1 when the stream has none.
+func (t *Table) Pick(keyHash uint64) int {
+	if !t.equal {
+		return t.pickWeighted(keyHash)
+	}
+	best, top := -1, uint64(0)
+	for i, s := range t.seeds {
+		if u := mix(keyHash ^ s); best < 0 || u > top {
+			best, top = i, u
+		}
+	}
+	return best
+}
+
+// pickWeighted compares log/weight by cross multiplication: 38 bits by 20 fit.
+func (t *Table) pickWeighted(keyHash uint64) int {
+	best, bestU, bestLog, bestWeight := -1, uint64(0), uint64(0), uint64(1)
+	for i, s := range t.seeds {
+		u := mix(keyHash ^ s)
+		log, weight := negLog(u), uint64(t.Shards[i].Weight)
+		a, b := log*bestWeight, bestLog*weight
+		if best < 0 || a < b || a == b && u > bestU {
+			best, bestU, bestLog, bestWeight = i, u, log, weight
+		}
+	}
+	return best
+}
+
+// BCC is the item for the BCC array that sends a message to shard i: type octet,
+// length and binding key. Not to be changed.
+func (t *Table) BCC(i int) []byte { return t.entries[i] }
+
+// Locals are the indexes of the shards on this node. Not to be changed.
+func (t *Table) Locals() []int { return t.locals }
+
+// Random tells that messages go anywhere, by no key.
+func (t *Table) Random() bool { return t.random }
+
+// HashOn is what the stream hashes on: the definition's word, or else that of
+// the first declare, or else the routing key.
+func (t *Table) HashOn() HashOn {
+	switch {
+	case t.Settings.HashOn.Source != HashUnset:
+		return t.Settings.HashOn
+	case t.Declared.HashOn.Source != HashUnset:
+		return t.Declared.HashOn
+	}
+	return HashOn{Source: HashRoutingKey}
+}
