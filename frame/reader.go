@@ -87,6 +87,10 @@ func (r *Reader) Take(n int) []byte {
 // Next takes the next whole frame; nil when more octets are needed. Its errors
 // are ConnErrors with code 501, given as soon as the head shows the fault. A
 // payload is judged by the limit before memory is taken for it.
+//
+// Frames that came one after the other lie one after the other, and their
+// capacity reaches to the buffer's end: a run of them can be joined by reslicing.
+// Never append to one.
 func (r *Reader) Next() (Frame, error) {
 	held := r.w - r.r
 	if held < headSize {
@@ -103,7 +107,7 @@ func (r *Reader) Next() (Frame, error) {
 	if r.buf[end] != endOctet {
 		return nil, &ConnError{Code: FrameError, Text: fmt.Sprintf("invalid frame end octet 0x%02X", r.buf[end])}
 	}
-	f := Frame(r.buf[r.r : end+1 : end+1])
+	f := Frame(r.buf[r.r : end+1])
 	r.r = end + 1
 	return f, nil
 }
