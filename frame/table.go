@@ -82,6 +82,21 @@ func (t Table) AppendString(key, value string) Table {
 	return append(binary.BigEndian.AppendUint32(append(t, 'S'), uint32(len(value))), value...)
 }
 
+// AppendTable appends an entry with a nested table.
+func (t Table) AppendTable(key string, value Table) Table {
+	t = append(append(t, byte(len(key))), key...)
+	return append(binary.BigEndian.AppendUint32(append(t, 'F'), uint32(len(value))), value...)
+}
+
+// AppendFlag appends an entry with a boolean.
+func (t Table) AppendFlag(key string, value bool) Table {
+	t = append(append(t, byte(len(key))), key...)
+	if value {
+		return append(t, 't', 1)
+	}
+	return append(t, 't', 0)
+}
+
 // Text is the field as text: strings as they are, numbers and booleans in
 // digits and words. ok is false for types that have no plain text.
 func (f Field) Text() (text string, ok bool) {

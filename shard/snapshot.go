@@ -15,14 +15,15 @@ type Name struct {
 // Snapshot is everything that a session needs to know about names: which are
 // streams, and which of those that match a policy are known not to be. Immutable.
 type Snapshot struct {
+	node   string
 	rules  *Rules
 	tables map[Name]*Table
 	absent map[Name]bool
 }
 
-// NewSnapshot takes ownership of the maps.
-func NewSnapshot(rules *Rules, tables map[Name]*Table, absent map[Name]bool) *Snapshot {
-	return &Snapshot{rules: rules, tables: tables, absent: absent}
+// NewSnapshot makes the Snapshot of a node; it takes ownership of the maps.
+func NewSnapshot(node string, rules *Rules, tables map[Name]*Table, absent map[Name]bool) *Snapshot {
+	return &Snapshot{node: node, rules: rules, tables: tables, absent: absent}
 }
 
 // Verdict is what a name is.
@@ -54,3 +55,9 @@ func (s *Snapshot) Match(vhost, name string) (*Settings, bool) { return s.rules.
 
 // Tables are all streams of all vhosts. Not to be changed.
 func (s *Snapshot) Tables() map[Name]*Table { return s.tables }
+
+// CheckName tells whether this node's shards of a stream can be named.
+func (s *Snapshot) CheckName(settings *Settings, stream string) error {
+	_, err := LocalQueues(settings, stream, s.node)
+	return err
+}

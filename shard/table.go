@@ -3,7 +3,10 @@ package shard
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Shard is one queue of a stream that is ready to take messages.
@@ -112,4 +115,32 @@ func (t *Table) HashOn() HashOn {
 		return t.Declared.HashOn
 	}
 	return HashOn{Source: HashRoutingKey}
+}
+
+// PartitioningTypes are the exchange types that a stream may be declared with.
+const PartitioningTypes = "direct, topic, x-consistent-hash, x-modulus-hash, x-random"
+
+// Partitions tells whether an exchange type is one of PartitioningTypes.
+func Partitions(kind string) bool {
+	return kind != "" && slices.Contains(strings.Split(PartitioningTypes, ", "), kind)
+}
+
+// Equivalent tells how a later declare differs from the first, in RabbitMQ's
+// words; nil when it does not. Of an adopted stream nothing is known to differ.
+func (t *Table) Equivalent(asked Declared) error {
+	d, on := t.Declared, t.HashOn()
+	differs := func(arg, received, current string) error {
+		return fmt.Errorf("inequivalent arg '%s' for exchange '%s' in vhost '%s': received '%s' but current is '%s'", arg, t.Stream, t.VHost, received, current)
+	}
+	switch {
+	case d.Type == "":
+		return nil
+	case asked.Type != d.Type:
+		return differs("type", asked.Type, d.Type)
+	case asked.Durable != d.Durable:
+		return differs("durable", strconv.FormatBool(asked.Durable), strconv.FormatBool(d.Durable))
+	case asked.HashOn.Source != HashUnset && asked.HashOn != on:
+		return differs("hash-on", asked.HashOn.String(), on.String())
+	}
+	return nil
 }

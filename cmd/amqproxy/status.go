@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"amqproxy/internal/config"
+)
+
+// statusViews are what status shows, in this order: a view of the admin API, and
+// the fields of its rows that fit a line.
+var statusViews = []struct {
+	name   string
+	fields []string
+}{
+	{"brokers", []string{"node", "address", "reachable", "reason"}},
+	{"streams", []string{"vhost", "stream", "state", "type", "hash_on", "shards", "messages_published", "messages_delivered", "methods_refused", "reason"}},
+	{"shards", []string{"vhost", "queue", "node", "weight", "ready", "consumers"}},
+	{"sessions", []string{"client", "user", "vhost", "channels", "connected_at"}},
+}
+
+func statusCommand() *cobra.Command {
+	var file, addr, output string
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show what a running proxy knows: brokers, streams, shards, sessions",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !slices.Contains([]string{"table", "json"}, output) {
+				return fmt.Errorf("-o %s: want table or json", output)
+			}
+			if addr == "" {
+				cfg, err := config.Load(file)
+				if err != nil {
+					return failed(err)
+				}
+				addr = cfg.Admin.Listen
+			}
+			views, err := fetchViews(addr)
+			if err != nil {
+				return &exitError{exitUnreachable, fmt.Errorf("no amqproxy at %s: %w", addr, err)}
+			}
+			return show(c.OutOrStdout(), views, output)
+		},
+	}
+	c.Flags().StringVar(&addr, "admin", "", "the daemon's admin address (default: that of the configuration)")
+	c.Flags().StringVarP(&file, "config", "c", "", "the daemon's configuration file")
+	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return c
+}
+
+// fetchViews gets all views as they are.
+func fetchViews(addr string) (map[string]json.RawMessage, error) {
+	client := http.Client{Timeout: 10 * time.Second}
+	views := map[string]json.RawMessage{}
+	for _, v := range statusViews {
+		resp, err := client.Get("http://" + addr + "/api/v1/" + v.name)
+		if err != nil {
+			return nil, err
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode != http.StatusOK {
+			return nil, fmt.Errorf("/api/v1/%s: %s", v.name, resp.Status)
+		}
+		views[v.name] = b
+	}
+	return views, nil
+}
+
+func show(w io.Writer, views map[string]json.RawMessage, output string) error {
+	if output == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(views)
+	}
+	for i, v := range statusViews {
+		var rows []map[string]any
+		if err := json.Unmarshal(views[v.name], &rows); err != nil {
+			return failed(fmt.Errorf("%s: %w", v.name, err))
+		}
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		table(w, v.name, v.fields, rows)
+	}
+	return nil
+}
+
+// table prints rows aligned. Names come from clients: what would steer a
+// terminal is shown as its escape.
+func table(w io.Writer, name string, fields []string, rows []map[string]any) {
+	fmt.Fprintf(w, "%s (%d)\n", strings.ToUpper(name), len(rows))
+	if len(rows) == 0 {
+		return
+	}
+	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+	defer t.Flush()
+	fmt.Fprintln(t, "  "+strings.Join(fields, "\t"))
+	for _, row := range rows {
+		cells := make([]string, len(fields))
+		for i, f := range fields {
+			if v := row[f]; v != nil {
+				quoted := fmt.Sprintf("%+q", fmt.Sprint(v))
+				cells[i] = quoted[1 : len(quoted)-1]
+			}
+		}
+		fmt.Fprintln(t, "  "+strings.Join(cells, "\t"))
+	}
+}

@@ -1,0 +1,314 @@
+package intercept
+
+import (
+	"time"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// channel is one channel of the client with its leg.
+type channel struct {
+	number uint16
+	state  chState
+
+	publish  publish // the content that the client is sending
+	down     content // the content that the broker is sending
+	confirms confirms
+
+	due        int // answers of the broker's that the client waits for
+	wait       wait
+	heldFrames []byte // whole client frames, in order, that came while it waits
+	deferred   []byte // frames of ours for the client, until down is complete
+
+	fault    *frame.ChannelError // why we close it
+	deadline time.Time           // of the wait for confirms before we close it
+	left     bool                // the client closed it while we were about to
+
+	lastQueue string            // the virtual queue that a queue.declare answered here last; "" if a real one
+	consumers map[string]string // consumer tag → shard, of consumers on streams
+	nextGet   int               // rotation of basic.get
+
+	lastExchange string // of basic.publish, and what it is
+	lastTable    *shard.Table
+	lastSnap     *shard.Snapshot
+	lastDeliver  string // exchange of the last delivery or return, if it is a stream
+	lastCounters *shard.Counters
+}
+
+type chState uint8
+
+const (
+	chOpen         chState = iota
+	chClientCloses         // the client's channel.close went up
+	chBrokerClosed         // the broker's channel.close went down
+	chFailing              // we are to close it, and wait for the confirms that are due
+	chLegClosing           // our channel.close went up
+	chTold                 // our channel.close went down
+)
+
+// wait is what a channel waits for before its client's next frame counts.
+type wait struct {
+	what   waiting
+	kind   Kind
+	serial uint32
+	frame  frame.Frame // the client's method that it is about
+	table  *shard.Table
+	asked  shard.Declared
+	left   int // local shards that basic.get has still to try
+}
+
+type waiting uint8
+
+const (
+	waitNothing waiting = iota
+	waitReplies
+	waitErrand
+	waitDeclareOk
+	waitDeleteOk
+	waitGet
+)
+
+// content follows the frames of one message.
+type content struct {
+	header bool   // the header frame is due
+	body   uint64 // octets of the body that are due
+}
+
+func (k *content) begin() { *k = content{header: true} }
+
+func (k *content) busy() bool { return k.header || k.body > 0 }
+
+// next takes a header or body frame.
+func (k *content) next(f frame.Frame) {
+	switch f.Type() {
+	case frame.TypeHeader:
+		k.header = false
+		k.body, _ = frame.BodySize(f)
+	case frame.TypeBody:
+		k.body -= min(k.body, uint64(len(f.Payload())))
+	}
+}
+
+func (c *Conn) channel(n uint16) *channel {
+	if int(n) < len(c.channels) {
+		return c.channels[n]
+	}
+	return nil
+}
+
+// unopened takes a frame on a channel that is closed.
+func (c *Conn) unopened(n uint16, f frame.Frame, out *Out) {
+	if f.Type() == frame.TypeMethod && f.Method() == frame.ChannelOpen {
+		for len(c.channels) <= int(n) {
+			c.channels = append(c.channels, nil)
+		}
+		c.channels[n] = &channel{number: n}
+		c.open++
+	}
+	out.Home.view(f)
+}
+
+// remove forgets a channel whose number may be used again.
+func (c *Conn) remove(ch *channel, out *Out) {
+	c.release(ch, out)
+	c.dropHeld(ch)
+	if ch.state == chFailing {
+		c.failing--
+	}
+	c.channels[ch.number] = nil
+	c.open--
+}
+
+// release gives the places of the channel's consumers back.
+func (c *Conn) release(ch *channel, out *Out) {
+	for _, queue := range ch.consumers {
+		out.Released = append(out.Released, queue)
+	}
+	ch.consumers = nil
+}
+
+// hold keeps a client's frame until the channel waits no more.
+func (c *Conn) hold(ch *channel, f frame.Frame) {
+	ch.heldFrames = append(ch.heldFrames, f...)
+	c.heldSize += len(f)
+}
+
+func (c *Conn) dropHeld(ch *channel) {
+	c.heldSize -= len(ch.heldFrames)
+	ch.heldFrames = nil
+	ch.wait = wait{}
+	if c.held == ch {
+		c.held = nil
+	}
+	ch.publish = publish{}
+}
+
+// resume takes the frames that were held, until one makes the channel wait again.
+func (c *Conn) resume(ch *channel, out *Out) {
+	rest := ch.heldFrames
+	ch.heldFrames = nil // openFromClient must not see them as held
+	c.heldSize -= len(rest)
+	for len(rest) > 0 && ch.wait.what == waitNothing {
+		n := frame.Overhead + int(uint32(rest[3])<<24|uint32(rest[4])<<16|uint32(rest[5])<<8|uint32(rest[6]))
+		f := frame.Frame(rest[:n])
+		rest = rest[n:]
+		if ch.state == chOpen {
+			c.openFromClient(ch, f, out)
+		} else {
+			c.closingFromClient(ch, f, out)
+		}
+	}
+	if c.held == ch { // its method is in memory of its own already
+		c.held = nil
+	}
+	if len(rest) > 0 && c.channels[ch.number] == ch {
+		ch.heldFrames = rest
+		c.heldSize += len(rest)
+	}
+}
+
+// toClient sends the client frames of ours on a channel, between contents.
+func (c *Conn) toClient(ch *channel, b []byte, out *Out) {
+	if ch.down.busy() {
+		ch.deferred = append(ch.deferred, b...)
+		return
+	}
+	out.Client.own(b)
+}
+
+func (c *Conn) replyUnless(ch *channel, nowait bool, m frame.Method, out *Out) {
+	if !nowait {
+		c.toClient(ch, frame.Build(nil, ch.number, m).End(), out)
+	}
+}
+
+// contentFromHome takes a header or body frame from the broker.
+func (c *Conn) contentFromHome(ch *channel, f frame.Frame, out *Out) {
+	ch.down.next(f)
+	out.Client.view(f)
+	if len(ch.deferred) > 0 && !ch.down.busy() {
+		out.Client.own(ch.deferred)
+		ch.deferred = nil
+	}
+}
+
+// fail closes a channel with an error of ours. Nothing more is taken from the
+// client on it; publishes that went before are settled first, then the leg is
+// closed, what was in flight from the broker goes down, and only then the client
+// gets its channel.close.
+func (c *Conn) fail(ch *channel, e *frame.ChannelError, out *Out) {
+	c.tally.all.refused++
+	c.dropHeld(ch)
+	ch.fault = e
+	ch.state = chFailing
+	c.failing++
+	if !ch.confirms.outstanding() {
+		c.closeLeg(ch, out)
+	}
+}
+
+func (c *Conn) closeLeg(ch *channel, out *Out) {
+	c.failing--
+	ch.state = chLegClosing
+	out.Home.own(frame.AppendChannelClose(nil, ch.number, &frame.ChannelError{Code: frame.ReplySuccess, Text: "Goodbye"}))
+}
+
+// closingFromClient takes a frame on a channel that is being closed.
+func (c *Conn) closingFromClient(ch *channel, f frame.Frame, out *Out) {
+	m := frame.Method(0)
+	if f.Type() == frame.TypeMethod {
+		m = f.Method()
+	}
+	switch ch.state {
+	case chClientCloses, chBrokerClosed:
+		// RabbitMQ ignores all but close-ok and close on such a channel, and
+		// minds a content that is left unfinished: it is to see what came.
+		out.Home.view(f)
+		if m == frame.ChannelCloseOk && ch.state == chBrokerClosed {
+			c.remove(ch, out)
+		}
+	case chFailing, chLegClosing:
+		ch.left = ch.left || m == frame.ChannelClose
+	case chTold:
+		switch m {
+		case frame.ChannelClose:
+			out.Client.built(out.Client.build(ch.number, frame.ChannelCloseOk))
+		case frame.ChannelCloseOk:
+			c.remove(ch, out)
+		}
+	}
+}
+
+// closeFromHome takes the broker's channel.close or close-ok.
+func (c *Conn) closeFromHome(ch *channel, f frame.Frame, out *Out) {
+	if f.Method() == frame.ChannelClose {
+		c.brokerCloses(ch, f, out)
+		return
+	}
+	switch {
+	case ch.state != chLegClosing:
+		out.Client.view(f)
+		c.remove(ch, out)
+	case ch.left: // the client is gone from it: it wants its answer and no error
+		out.Client.built(out.Client.build(ch.number, frame.ChannelCloseOk))
+		c.remove(ch, out)
+	default:
+		c.release(ch, out)
+		out.Client.own(frame.AppendChannelClose(nil, ch.number, ch.fault))
+		ch.state = chTold
+	}
+}
+
+func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
+	switch ch.state {
+	case chLegClosing: // the two crossed; ours is still to be answered
+		out.Home.built(out.Home.build(ch.number, frame.ChannelCloseOk))
+		return
+	case chFailing:
+		c.failing--
+		ch.state = chBrokerClosed
+		if ch.left {
+			out.Home.built(out.Home.build(ch.number, frame.ChannelCloseOk))
+			out.Client.built(out.Client.build(ch.number, frame.ChannelCloseOk))
+			c.remove(ch, out)
+			return
+		}
+	case chOpen:
+		ch.state = chBrokerClosed
+	}
+	if ch.wait.what == waitDeclareOk {
+		f = c.inTheWay(ch, f)
+	}
+	out.Client.view(f)
+	c.release(ch, out)
+	held := ch.heldFrames
+	c.heldSize -= len(held)
+	ch.heldFrames, ch.wait, ch.publish = nil, wait{}, publish{}
+	if c.held == ch {
+		c.held = nil
+	}
+	// A close of the client's may be among them: the broker wants its frames.
+	out.Home.view(held)
+}
+
+// settled takes the broker's ack or nack of publishes.
+func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) {
+	a := f.Args()
+	tag, multiple := a.LongLong(), a.Bit()
+	if !a.OK() {
+		return
+	}
+	n := ch.confirms.settle(tag, multiple)
+	if f.Method() == frame.BasicAck {
+		c.tally.all.confirmed += n
+	} else {
+		c.tally.all.nacked += n
+	}
+	if ch.confirms.outstanding() {
+		return
+	}
+	if ch.state == chFailing {
+		c.closeLeg(ch, out)
+	}
+}

@@ -1,0 +1,409 @@
+package intercept
+
+import (
+	"time"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// settleTime is how long a close of ours waits for the confirms that are due:
+// RabbitMQ drops them once the close has arrived.
+const settleTime = time.Second
+
+// maxNames bounds the memory of names that were looked up.
+const maxNames = 1024
+
+// Conn is one session between connection.open-ok and its end. Not safe for
+// concurrent use: the session's lock guards it.
+type Conn struct {
+	vhost    string
+	frameMax int // largest payload on both sides
+	snap     *shard.Snapshot
+	names    map[string]name // what snap says of the names used lately
+	rnd      uint64          // state of a splitmix64 generator: random streams, ties
+	serial   uint32          // of the last errand
+
+	channels []*channel // by number; nil where closed
+	held     *channel   // whose publish method is a view into the input
+	heldSize int        // octets in all channels' held frames
+	open     int
+	failing  int // channels whose close waits for confirms
+
+	phase    phase
+	parting  *frame.ConnError // why we close
+	deadline time.Time        // of the wait for confirms before we close
+	secret   []byte           // of an update-secret that is not answered yet
+
+	tally    tally
+	ordered  bool // the connection ended with close and close-ok
+	farewell Farewell
+}
+
+// Farewell is the first connection.close of a session.
+type Farewell struct {
+	By   string // "client", "broker", "proxy", or "" while there is none
+	Code uint16
+	Text string
+}
+
+type phase uint8
+
+const (
+	running  phase = iota
+	settling       // we are to close, and wait for the confirms that are due
+	parted         // our connection.close is on its way to the client
+)
+
+type name struct {
+	table   *shard.Table
+	verdict shard.Verdict
+}
+
+// New makes the core of a session whose handshake is done. frameMax is the
+// largest payload that client and broker have agreed on; seed makes the choices
+// at random differ between sessions.
+// total counts the messages of all sessions.
+func New(vhost string, frameMax int, snap *shard.Snapshot, total *shard.Counters, seed uint64) *Conn {
+	return &Conn{vhost: vhost, frameMax: frameMax, snap: snap, names: map[string]name{}, rnd: seed, tally: tally{total: total}}
+}
+
+// Use gives the Conn a newer Snapshot.
+func (c *Conn) Use(snap *shard.Snapshot) {
+	if snap != c.snap {
+		c.snap = snap
+		clear(c.names)
+	}
+}
+
+// Held is how many octets of client frames wait for errands: over a limit of its
+// own the shell stops reading the client.
+func (c *Conn) Held() int { return c.heldSize }
+
+// Orderly tells whether close and close-ok were exchanged, so that the end of a
+// socket is no fault.
+func (c *Conn) Orderly() bool { return c.ordered }
+
+// Farewell tells who closed the connection first, and with what words.
+func (c *Conn) Farewell() Farewell { return c.farewell }
+
+func (c *Conn) closedBy(who string, f frame.Frame) {
+	if c.farewell.By == "" {
+		a := f.Args()
+		c.farewell = Farewell{By: who, Code: a.Short(), Text: string(a.ShortStr())}
+	}
+}
+
+// Channels is how many channels are open.
+func (c *Conn) Channels() int { return c.open }
+
+// EndBatch makes copies of what must outlive the input's memory, and counts.
+func (c *Conn) EndBatch() {
+	if c.held != nil {
+		c.held.publish.method = append(frame.Frame(nil), c.held.publish.method...)
+		c.held = nil
+	}
+	c.tally.flush()
+}
+
+// find tells what a name is, without allocating for one that was used lately.
+func (c *Conn) find(b []byte) (*shard.Table, shard.Verdict) {
+	if len(b) == 0 {
+		return nil, shard.Ordinary
+	}
+	if n, known := c.names[string(b)]; known {
+		return n.table, n.verdict
+	}
+	if len(c.names) >= maxNames {
+		clear(c.names)
+	}
+	t, v := c.snap.Find(c.vhost, string(b))
+	c.names[string(b)] = name{t, v}
+	return t, v
+}
+
+// random is the next number of splitmix64.
+func (c *Conn) random() uint64 {
+	c.rnd += 0x9E3779B97F4A7C15
+	z := c.rnd
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	return z ^ z>>31
+}
+
+// FromClient takes a frame from the client. The error, a *frame.ConnError, ends
+// the connection.
+func (c *Conn) FromClient(f frame.Frame, out *Out) error {
+	if f.Type() == frame.TypeHeartbeat {
+		return nil // each side keeps its own
+	}
+	if c.phase != running {
+		c.partingClient(f, out)
+		return nil
+	}
+	n := f.Channel()
+	if n == 0 {
+		c.connectionFromClient(f, out)
+		return nil
+	}
+	ch := c.channel(n)
+	switch {
+	case ch == nil:
+		c.unopened(n, f, out)
+	case ch.state != chOpen:
+		c.closingFromClient(ch, f, out)
+	case ch.wait.what != waitNothing || len(ch.heldFrames) > 0:
+		c.hold(ch, f)
+	default:
+		c.openFromClient(ch, f, out)
+	}
+	return nil
+}
+
+// openFromClient takes a frame on a channel that is open and waits for nothing.
+func (c *Conn) openFromClient(ch *channel, f frame.Frame, out *Out) {
+	switch {
+	case ch.publish.state != pubNone:
+		c.contentFromClient(ch, f, out)
+	case f.Type() == frame.TypeMethod:
+		c.clientMethod(ch, f, out)
+	default:
+		out.Home.view(f)
+	}
+}
+
+// clientMethod is the table of contents: what each method of a client leads to.
+func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
+	switch f.Method() {
+	case frame.BasicPublish:
+		c.basicPublish(ch, f, out)
+	case frame.BasicConsume:
+		c.basicConsume(ch, f, out)
+	case frame.BasicGet:
+		c.basicGet(ch, f, out)
+	case frame.BasicCancel:
+		c.basicCancel(ch, f, out)
+	case frame.ExchangeDeclare:
+		c.exchangeDeclare(ch, f, out)
+	case frame.ExchangeDelete:
+		c.exchangeDelete(ch, f, out)
+	case frame.ExchangeBind:
+		c.exchangeBind(ch, f, out)
+	case frame.QueueDeclare:
+		c.queueDeclare(ch, f, out)
+	case frame.QueueBind, frame.QueueUnbind:
+		c.queueBind(ch, f, out)
+	case frame.QueuePurge, frame.QueueDelete:
+		c.queueSet(ch, f, out)
+	case frame.ConfirmSelect:
+		ch.confirms.on = true
+		c.forward(ch, f, out)
+	case frame.ChannelClose:
+		ch.state = chClientCloses
+		out.Home.view(f)
+	default:
+		c.forward(ch, f, out)
+	}
+}
+
+// FromHome takes a frame from the home link.
+func (c *Conn) FromHome(f frame.Frame, out *Out) error {
+	if f.Type() == frame.TypeHeartbeat {
+		return nil
+	}
+	n := f.Channel()
+	if n == 0 {
+		c.connectionFromHome(f, out)
+		return nil
+	}
+	ch := c.channel(n)
+	if ch == nil {
+		if c.phase != parted {
+			out.Client.view(f)
+		}
+		return nil
+	}
+	if f.Type() != frame.TypeMethod {
+		if c.phase != parted {
+			c.contentFromHome(ch, f, out)
+		}
+		return nil
+	}
+	c.homeMethod(ch, f, out)
+	return nil
+}
+
+// homeMethod is the same for what a broker sends.
+func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
+	switch m := f.Method(); m {
+	case frame.BasicDeliver:
+		c.delivered(ch, f)
+	case frame.BasicReturn:
+		c.returned(ch, f)
+	case frame.BasicAck, frame.BasicNack:
+		c.settled(ch, f, out)
+	case frame.BasicGetOk, frame.BasicGetEmpty:
+		if c.getAnswered(ch, f, out) {
+			return
+		}
+	case frame.BasicCancel, frame.BasicCancelOk:
+		c.consumerEnded(ch, f, out)
+	case frame.ExchangeDeclareOk, frame.ExchangeDeleteOk:
+		if c.exchangeAnswered(ch, m, out) {
+			return
+		}
+	case frame.QueueDeclareOk:
+		ch.lastQueue = ""
+	case frame.ChannelClose, frame.ChannelCloseOk:
+		c.closeFromHome(ch, f, out)
+		return
+	}
+	if f.Method().HasContent() {
+		ch.down.begin()
+	}
+	if c.phase != parted {
+		out.Client.view(f)
+	}
+	c.replied(ch, f.Method(), out)
+}
+
+// connectionFromClient takes a frame on channel 0.
+func (c *Conn) connectionFromClient(f frame.Frame, out *Out) {
+	switch f.Method() {
+	case frame.ConnectionClose:
+		c.closedBy("client", f)
+	case frame.ConnectionCloseOk:
+		c.ordered = true
+		out.Done = true
+	case frame.ConnectionUpdateSecret:
+		a := f.Args()
+		c.secret = append([]byte(nil), a.LongStr()...)
+	}
+	out.Home.view(f)
+}
+
+// connectionFromHome takes a frame on channel 0 of the home link.
+func (c *Conn) connectionFromHome(f frame.Frame, out *Out) {
+	switch f.Method() {
+	case frame.ConnectionCloseOk:
+		if c.phase != running {
+			return // the answer to ours
+		}
+		c.ordered = true
+		out.Done = true
+	case frame.ConnectionUpdateSecretOk:
+		out.Secret, c.secret = c.secret, nil
+	case frame.ConnectionClose:
+		c.closedBy("broker", f)
+		if c.phase != running {
+			out.Home.built(out.Home.build(0, frame.ConnectionCloseOk))
+			return
+		}
+	}
+	if c.phase != parted {
+		out.Client.view(f)
+	}
+}
+
+// Shut ends the session for a reason of ours: the client's frames count no more,
+// confirms that are due may still come for settleTime, then both sides are told.
+func (c *Conn) Shut(why *frame.ConnError, out *Out) {
+	if c.phase != running {
+		return
+	}
+	c.phase, c.parting = settling, why
+	c.farewell = Farewell{By: "proxy", Code: why.Code, Text: why.Text}
+	if !c.unsettled() {
+		c.part(out)
+	}
+}
+
+// Fault ends the session at once, because what the client sent can't be read.
+func (c *Conn) Fault(why *frame.ConnError, out *Out) {
+	if c.phase == parted {
+		return
+	}
+	c.farewell = Farewell{By: "proxy", Code: why.Code, Text: why.Text}
+	c.parting = why
+	c.part(out)
+}
+
+func (c *Conn) unsettled() bool {
+	for _, ch := range c.channels {
+		if ch != nil && ch.confirms.outstanding() {
+			return true
+		}
+	}
+	return false
+}
+
+// part sends both sides connection.close. The broker gets the client's manner of
+// ending, so that it has nothing to complain of in its log.
+func (c *Conn) part(out *Out) {
+	c.phase = parted
+	out.Home.own(frame.AppendConnClose(nil, &frame.ConnError{Code: frame.ReplySuccess, Text: "Goodbye"}))
+	out.Client.own(frame.AppendConnClose(nil, c.parting))
+}
+
+// partingClient takes what a client still sends when we are to close.
+func (c *Conn) partingClient(f frame.Frame, out *Out) {
+	if f.Channel() != 0 {
+		return
+	}
+	switch f.Method() {
+	case frame.ConnectionClose: // it was faster
+		out.Client.built(out.Client.build(0, frame.ConnectionCloseOk))
+		fallthrough
+	case frame.ConnectionCloseOk:
+		c.ordered = true
+		out.Done = true
+	}
+}
+
+// LinkDown says that the home link is gone. Without the farewells of the
+// protocol the client is told with why.
+func (c *Conn) LinkDown(why *frame.ConnError, out *Out) {
+	if c.ordered || c.phase == parted {
+		return
+	}
+	c.phase = parted
+	if c.farewell.By == "" {
+		c.farewell = Farewell{By: "broker", Code: why.Code, Text: why.Text}
+	}
+	out.Client.own(frame.AppendConnClose(nil, why))
+}
+
+// Tick tells the time, about twice a second, for what must not wait for ever.
+func (c *Conn) Tick(now time.Time, out *Out) {
+	if c.phase == settling {
+		if c.deadline.IsZero() {
+			c.deadline = now.Add(settleTime)
+		}
+		if now.After(c.deadline) || !c.unsettled() {
+			c.part(out)
+		}
+	}
+	if c.failing == 0 {
+		return
+	}
+	for _, ch := range c.channels {
+		if ch == nil || ch.state != chFailing {
+			continue
+		}
+		if ch.deadline.IsZero() {
+			ch.deadline = now.Add(settleTime)
+		} else if now.After(ch.deadline) {
+			c.closeLeg(ch, out)
+		}
+	}
+}
+
+// End says that the session is over: every consumer's place is given back.
+func (c *Conn) End(out *Out) {
+	for _, ch := range c.channels {
+		if ch != nil {
+			c.release(ch, out)
+		}
+	}
+	c.tally.flush()
+}

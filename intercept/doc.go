@@ -1,0 +1,31 @@
+// Package intercept is what each AMQP method means on a stream. It is pure: no
+// socket, goroutine, clock or log. A Conn takes the frames of one session, one at
+// a time, and appends to an Out what is to be done.
+//
+// In: a frame from the client or from the home link, an errand's answer, a new
+// Snapshot, a tick with a time, the end of a link, the wish to shut down.
+// Out: bytes for the client and for the home link, errands, consumers that ended.
+//
+// The words: a *leg* is the upstream channel that serves a client channel; it has
+// the same number on the home link, so there is nothing to map. An *errand* is
+// something the proxy asks of a broker on a link of its own; while a channel
+// waits for one, its further frames are held, and only its.
+//
+// What a frame's way is, in the order of the files:
+//
+//	conn.go      which of the two sides, which channel, and the switch of methods
+//	channel.go   opening, closing, our channel errors, holding and resuming
+//	publish.go   basic.publish: the shard, and the splice of its key
+//	exchange.go  exchange.* on a stream
+//	queue.go     queue.* on a virtual queue
+//	consume.go   basic.consume and basic.get on a virtual queue
+//	confirms.go  which publishes are not settled yet
+//
+// To add a rule: find the method in the switch, write the rule in the file of its
+// topic, and a scenario in testdata. A method that can't be decoded is forwarded
+// as it is: what the broker says to it is right.
+//
+// The package must never decode in order to forward, never keep a view beyond
+// the call that brought it (EndBatch makes copies of what must stay), and never
+// decide what a broker can decide: permissions, existence, equivalence of queues.
+package intercept

@@ -1,0 +1,83 @@
+package intercept
+
+import (
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// Kind is what an errand is about.
+type Kind uint8
+
+const (
+	Learn   Kind = iota // ask whether the name is a stream; a new Snapshot then says so
+	Make                // make the stream's shards; the exchange is there
+	Forget              // the stream's exchange is gone
+	Pick                // choose a local shard for a consumer; Answer.Queue, which Out.Released ends
+	Count               // sum up messages and consumers of all shards
+	Purge               // purge all shards; Answer.Messages
+	Destroy             // delete all shards; Answer.Messages
+)
+
+// Errand is a question that the shell puts to the node; the channel waits.
+type Errand struct {
+	Channel  uint16
+	Serial   uint32 // tells an answer that comes too late from one that is awaited
+	Kind     Kind
+	Stream   shard.Name
+	Declared shard.Declared // Make
+	IfUnused bool           // Destroy
+	IfEmpty  bool           // Destroy
+}
+
+// Answer is what came of an errand.
+type Answer struct {
+	Channel   uint16
+	Serial    uint32
+	Err       *frame.ChannelError // what the client is told; its Method is filled in here
+	Queue     string
+	Messages  uint32
+	Consumers uint32
+}
+
+// errand sends the channel's current frame f on an errand and holds the channel.
+func (c *Conn) errand(ch *channel, f frame.Frame, e Errand, out *Out) {
+	c.serial++
+	e.Channel, e.Serial = ch.number, c.serial
+	ch.wait = wait{what: waitErrand, kind: e.Kind, serial: c.serial, frame: append(frame.Frame(nil), f...)}
+	out.Errands = append(out.Errands, e)
+}
+
+// Answered takes what came of an errand. The Snapshot that belongs to it must
+// have been given to the Conn before.
+func (c *Conn) Answered(a Answer, out *Out) {
+	ch := c.channel(a.Channel)
+	if ch == nil || ch.wait.what != waitErrand || ch.wait.serial != a.Serial {
+		if a.Queue != "" { // nobody will consume from it any more
+			out.Released = append(out.Released, a.Queue)
+		}
+		return
+	}
+	w := ch.wait
+	ch.wait = wait{}
+	if a.Err != nil {
+		e := *a.Err
+		e.Method = w.frame.Method()
+		c.fail(ch, &e, out)
+		return
+	}
+	switch w.kind {
+	case Learn:
+		c.clientMethod(ch, w.frame, out)
+	case Make:
+		c.replyUnless(ch, nowait(w.frame), frame.ExchangeDeclareOk, out)
+	case Forget:
+		c.replyUnless(ch, nowait(w.frame), frame.ExchangeDeleteOk, out)
+	case Pick:
+		c.consumeFrom(ch, w.frame, a.Queue, out)
+	case Count:
+		c.countAnswered(ch, w.frame, a, out)
+	case Purge, Destroy:
+		c.setAnswered(ch, w.frame, a, out)
+	}
+	c.resume(ch, out)
+}

@@ -1,0 +1,227 @@
+package intercept
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// publish is the message that a client is sending on a channel.
+type publish struct {
+	state   pubState
+	content content
+	method  frame.Frame // of a message for a stream, held until its header is here
+	table   *shard.Table
+	keyHash uint64
+	toQueue bool // published to the default exchange with the stream's name as key
+}
+
+type pubState uint8
+
+const (
+	pubNone   pubState = iota
+	pubPass            // frames go through as they come
+	pubStream          // the method is held; the header picks the shard
+)
+
+// basicPublish begins a message. The method of one for a stream is held until
+// its header is here too: a refusal must not leave half a message at the broker.
+func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
+	a := f.Args()
+	a.Short()
+	exchange, key := a.ShortStr(), a.ShortStr()
+	table, verdict := c.target(ch, exchange, key)
+	switch {
+	case !a.OK() || verdict == shard.Ordinary:
+		c.tally.all.published++
+		ch.publish.state = pubPass
+		ch.publish.content.begin()
+		ch.confirms.publish()
+		out.Home.view(f)
+		return
+	case verdict == shard.Unknown:
+		name := exchange
+		if len(name) == 0 {
+			name = key
+		}
+		c.errand(ch, f, Errand{Kind: Learn, Stream: shard.Name{VHost: c.vhost, Stream: string(name)}}, out)
+		return
+	case len(table.Shards) == 0:
+		c.fail(ch, &frame.ChannelError{Code: frame.NotFound, Method: frame.BasicPublish, Text: fmt.Sprintf(
+			"stream '%s' in vhost '%s' has no shard that is ready", table.Stream, c.vhost)}, out)
+		return
+	}
+	if c.held != nil && c.held != ch {
+		c.held.publish.method = append(frame.Frame(nil), c.held.publish.method...)
+	}
+	c.held = ch
+	p := &ch.publish
+	p.state, p.method, p.table, p.toQueue = pubStream, f, table, len(exchange) == 0
+	p.content.begin()
+	switch {
+	case table.Random() || p.toQueue:
+		p.keyHash = c.random()
+	case table.HashOn().Source == shard.HashRoutingKey:
+		p.keyHash = shard.KeyHash(key)
+	}
+}
+
+// target tells whether a message is for a stream: by its exchange, or by its key
+// when it goes to the default exchange, which would take it to the queue V.
+func (c *Conn) target(ch *channel, exchange, key []byte) (*shard.Table, shard.Verdict) {
+	if len(exchange) == 0 {
+		return c.find(key)
+	}
+	if ch.lastSnap == c.snap && string(exchange) == ch.lastExchange {
+		if ch.lastTable != nil {
+			return ch.lastTable, shard.IsStream
+		}
+		return nil, shard.Ordinary
+	}
+	t, v := c.find(exchange)
+	if v != shard.Unknown {
+		if ch.lastExchange != string(exchange) {
+			ch.lastExchange = string(exchange)
+		}
+		ch.lastTable, ch.lastSnap = t, c.snap
+	}
+	return t, v
+}
+
+// contentFromClient takes the frames of a message behind its method.
+func (c *Conn) contentFromClient(ch *channel, f frame.Frame, out *Out) {
+	p := &ch.publish
+	if p.state == pubStream {
+		c.streamHeader(ch, f, out)
+		return
+	}
+	if f.Type() == frame.TypeMethod { // a fault that the broker is to see
+		*p = publish{}
+		c.clientMethod(ch, f, out)
+		return
+	}
+	out.Home.view(f)
+	if p.content.next(f); !p.content.busy() {
+		p.state = pubNone
+	}
+}
+
+// streamHeader takes the frame behind the method of a message for a stream,
+// picks the shard, and lets both go on with the shard's key in the BCC header.
+func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
+	p := &ch.publish
+	if c.held == ch {
+		c.held = nil
+	}
+	h, ok := frame.ParseHeader(f)
+	if f.Type() != frame.TypeHeader || !ok {
+		// Not what the protocol wants here: the broker says what it says.
+		out.Home.view(p.method)
+		out.Home.view(f)
+		*p = publish{}
+		return
+	}
+	item := p.table.BCC(p.table.Pick(p.hash(f, h, c)))
+	size := len(f) + len(item) + maxSpliceExtra
+	if size > c.frameMax {
+		c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: frame.BasicPublish,
+			Text: "the message's properties leave no room in a frame for the shard of stream '" + p.table.Stream + "'"}, out)
+		return
+	}
+	ch.confirms.publish()
+	c.tally.stream(p.table.Counters).published++
+	c.tally.all.published++
+	if p.toQueue {
+		out.Home.built(rebuildPublish(out, ch.number, p))
+	} else {
+		out.Home.view(p.method)
+	}
+	if spliced, ok := Splice(out.Home.room(min(size, chunkSize))[:0], f, h, item); ok {
+		out.Home.ownedOr(spliced)
+	} else {
+		out.Home.view(f)
+	}
+	p.content.next(f)
+	p.method, p.table, p.state = nil, nil, pubPass
+	if !p.content.busy() {
+		p.state = pubNone
+	}
+}
+
+// rebuildPublish turns a publish to the default exchange with key V into one to
+// exchange V, with the client's flags.
+func rebuildPublish(out *Out, ch uint16, p *publish) frame.Builder {
+	a := p.method.Args()
+	a.Short()
+	a.ShortStr()
+	key := a.ShortStr()
+	flags := a.Octet()
+	return out.Home.build(ch, frame.BasicPublish).Short(0).ShortStr(string(key)).ShortStr(string(key)).Octet(flags)
+}
+
+// hash is the hash of what the stream hashes on. A message that lacks it is
+// hashed like one that has it empty, so all of these share a shard.
+func (p *publish) hash(f frame.Frame, h frame.Header, c *Conn) uint64 {
+	if p.table.Random() {
+		return p.keyHash
+	}
+	on := p.table.HashOn()
+	switch on.Source {
+	case shard.HashHeader:
+		field, _, _ := h.Table.Find(on.Header)
+		if n, isInt := field.Int(); isInt {
+			return shard.KeyHash(binary.BigEndian.AppendUint64(make([]byte, 0, 8), uint64(n)))
+		}
+		return shard.KeyHash(field.Value)
+	case shard.HashMessageID:
+		return propertyHash(f, h, frame.FlagMessageID)
+	case shard.HashCorrelationID:
+		return propertyHash(f, h, frame.FlagCorrelationID)
+	case shard.HashTimestamp:
+		return propertyHash(f, h, frame.FlagTimestamp)
+	}
+	return p.keyHash
+}
+
+func propertyHash(f frame.Frame, h frame.Header, flag uint16) uint64 {
+	v, _, _ := h.Property(f, flag)
+	return shard.KeyHash(v)
+}
+
+// delivered counts a delivery and a get-ok from a stream.
+func (c *Conn) delivered(ch *channel, f frame.Frame) {
+	a := f.Args()
+	if f.Method() == frame.BasicDeliver {
+		a.ShortStr()
+	}
+	a.LongLong()
+	a.Octet()
+	c.tally.all.delivered++
+	if counters := c.countersOf(ch, a.ShortStr()); counters != nil {
+		c.tally.stream(counters).delivered++
+	}
+}
+
+// returned counts a message that no shard took.
+func (c *Conn) returned(ch *channel, f frame.Frame) {
+	a := f.Args()
+	a.Short()
+	a.ShortStr()
+	c.tally.all.returned++
+	if counters := c.countersOf(ch, a.ShortStr()); counters != nil {
+		c.tally.stream(counters).returned++
+	}
+}
+
+func (c *Conn) countersOf(ch *channel, exchange []byte) *shard.Counters {
+	if ch.lastCounters != nil && string(exchange) == ch.lastDeliver {
+		return ch.lastCounters
+	}
+	if t, v := c.find(exchange); v == shard.IsStream {
+		ch.lastDeliver, ch.lastCounters = t.Stream, t.Counters
+		return t.Counters
+	}
+	return nil
+}

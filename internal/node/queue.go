@@ -1,0 +1,144 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+
+	"amqproxy/internal/keeper"
+	"amqproxy/shard"
+
+	"go.uber.org/zap"
+)
+
+// find gives a stream that is known, or a refusal.
+func (n *Node) find(name shard.Name) (*stream, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if s := n.streams[name]; s != nil {
+		return s, nil
+	}
+	return nil, &shard.Refused{Code: notFound, Text: fmt.Sprintf("no stream '%s' in vhost '%s'", name.Stream, name.VHost)}
+}
+
+// Pick chooses a local shard for a consumer, which holds its seat until Leave.
+func (n *Node) Pick(ctx context.Context, name shard.Name) (queue string, err error) {
+	s, err := n.find(name)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := n.errand(ctx)
+	defer cancel()
+	counts := make([]keeper.Counts, len(s.queues))
+	if s.settings.ConsumePick == shard.PickFewest {
+		login := shard.Login{User: s.settings.LocalUsername, Password: s.settings.LocalPassword}
+		if counts, err = n.keeper.Count(ctx, name.VHost, s.queues, login); err != nil {
+			return "", err
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	best := -1
+	if s.ready {
+		best = n.fewest(s, counts)
+	}
+	if best < 0 {
+		return "", &shard.Refused{Code: notFound, Text: fmt.Sprintf("stream '%s' in vhost '%s' has no shard on this node", name.Stream, name.VHost)}
+	}
+	n.seats[seat{name.VHost, s.queues[best]}]++
+	return s.queues[best], nil
+}
+
+// fewest picks at random among the shards with the fewest consumers. The broker
+// knows those of other connections, and this node those that are still on their
+// way to the broker: the larger figure holds. n.mu is held.
+func (n *Node) fewest(s *stream, counts []keeper.Counts) int {
+	best, least, ties := -1, 0, 0
+	for i, c := range counts {
+		consumers := max(c.Consumers, n.seats[seat{s.name.VHost, s.queues[i]}])
+		switch {
+		case c.Missing:
+			continue
+		case s.settings.ConsumePick == shard.PickRandom:
+			consumers = 0
+		}
+		if best < 0 || consumers < least {
+			best, least, ties = i, consumers, 0
+		}
+		if consumers == least {
+			if ties++; rand.IntN(ties) == 0 {
+				best = i
+			}
+		}
+	}
+	return best
+}
+
+// Leave gives a seat from Pick back.
+func (n *Node) Leave(vhost, queue string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at := seat{vhost, queue}
+	if n.seats[at]--; n.seats[at] <= 0 {
+		delete(n.seats, at)
+	}
+}
+
+// Count sums up what the broker says of the shards, asked as login.
+func (n *Node) Count(ctx context.Context, name shard.Name, login shard.Login) (messages, consumers int, err error) {
+	s, err := n.find(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	ctx, cancel := n.errand(ctx)
+	defer cancel()
+	counts, err := n.keeper.Count(ctx, name.VHost, s.queues, login)
+	for _, c := range counts {
+		messages += c.Messages
+		consumers += c.Consumers
+	}
+	return messages, consumers, err
+}
+
+// Purge empties all shards, as login.
+func (n *Node) Purge(ctx context.Context, name shard.Name, login shard.Login) (messages int, err error) {
+	s, err := n.find(name)
+	if err != nil {
+		return 0, err
+	}
+	ctx, cancel := n.errand(ctx)
+	defer cancel()
+	return n.keeper.Purge(ctx, name.VHost, s.queues, login)
+}
+
+// Destroy deletes all shards, as login, unless any has consumers (ifUnused) or
+// messages (ifEmpty). The stream has no shards then until it is declared again.
+// Between the look and the deed somebody may come: the look is not a lock.
+func (n *Node) Destroy(ctx context.Context, name shard.Name, login shard.Login, ifUnused, ifEmpty bool) (messages int, err error) {
+	s, err := n.find(name)
+	if err != nil {
+		return 0, err
+	}
+	held, consumers, err := n.Count(ctx, name, login)
+	switch {
+	case err != nil:
+		return 0, err
+	case ifUnused && consumers > 0:
+		return 0, &shard.Refused{Code: preconditionFailed, Text: fmt.Sprintf("stream '%s' in vhost '%s' in use", name.Stream, name.VHost)}
+	case ifEmpty && held > 0:
+		return 0, &shard.Refused{Code: preconditionFailed, Text: fmt.Sprintf("stream '%s' in vhost '%s' is not empty", name.Stream, name.VHost)}
+	}
+	ctx, cancel := n.errand(ctx)
+	defer cancel()
+	messages, err = n.keeper.Delete(ctx, name.VHost, s.queues, login)
+	if err != nil {
+		return messages, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.ready, s.state = false, Destroyed
+	n.publish()
+	n.save()
+	n.log.Info("the stream's shards were deleted by a client", zap.String("stream", name.Stream), zap.String("vhost", name.VHost))
+	return messages, nil
+}

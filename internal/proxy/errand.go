@@ -1,0 +1,69 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+
+	"amqproxy/frame"
+	"amqproxy/intercept"
+	"amqproxy/shard"
+)
+
+// errand has the node do what the core asks for, and takes the answer to it.
+func (se *session) errand(e intercept.Errand) {
+	a := se.ask(e)
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	var out intercept.Out
+	se.core.Use(se.server.node.Snapshot())
+	se.core.Answered(a, &out)
+	se.core.EndBatch()
+	se.commit(&out, nil)
+	out.Reset()
+	se.room.Broadcast()
+}
+
+func (se *session) ask(e intercept.Errand) intercept.Answer {
+	a := intercept.Answer{Channel: e.Channel, Serial: e.Serial}
+	node := se.server.node
+	login := se.login()
+	var messages, consumers int
+	var err error
+	switch e.Kind {
+	case intercept.Learn:
+		err = node.Learn(se.ctx, e.Stream)
+	case intercept.Make:
+		err = node.Make(se.ctx, e.Stream, e.Declared)
+	case intercept.Forget:
+		err = node.Forget(se.ctx, e.Stream)
+	case intercept.Pick:
+		a.Queue, err = node.Pick(se.ctx, e.Stream)
+	case intercept.Count:
+		messages, consumers, err = node.Count(se.ctx, e.Stream, login)
+	case intercept.Purge:
+		messages, err = node.Purge(se.ctx, e.Stream, login)
+	case intercept.Destroy:
+		messages, err = node.Destroy(se.ctx, e.Stream, login, e.IfUnused, e.IfEmpty)
+	}
+	a.Messages, a.Consumers = uint32(messages), uint32(consumers)
+	if err != nil {
+		a.Err = channelError(e, err)
+	}
+	return a
+}
+
+func (se *session) login() shard.Login {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	return se.handshake.login
+}
+
+// channelError is what the client is told of an errand that failed.
+func channelError(e intercept.Errand, err error) *frame.ChannelError {
+	var r *shard.Refused
+	if errors.As(err, &r) {
+		return &frame.ChannelError{Code: r.Code, Text: r.Text}
+	}
+	return &frame.ChannelError{Code: frame.ResourceError,
+		Text: fmt.Sprintf("stream '%s' in vhost '%s': %s", e.Stream.Stream, e.Stream.VHost, err)}
+}

@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"amqproxy/frame"
+	"amqproxy/intercept"
+	"amqproxy/shard"
+)
+
+// handshake relays the opening of a connection between client and broker, in
+// both directions at once, and remembers what the session needs to know:
+//
+//	from broker      from client      what is done here
+//	start                             forwarded
+//	                 start-ok         user and password read; loopback users refused
+//	secure           secure-ok        forwarded, as often as the mechanism wants
+//	tune                              frame_max lowered to ours
+//	                 tune-ok          frame_max and heartbeat read
+//	                 open             vhost read; from here on the core takes the client's frames
+//	open-ok                           from here on the core takes the broker's frames
+//	close            close            forwarded, with their close-ok
+//
+// SASL is between client and broker: nothing is decided here, and a mechanism
+// that this file does not know works all the same. All fields are guarded by the
+// session's lock.
+type handshake struct {
+	session *session
+
+	clientDone, homeDone bool
+	refusal              *frame.ConnError // the broker can't be reached: the client is told when it can hear it
+
+	mechanism string
+	login     shard.Login // what PLAIN and AMQPLAIN carry; zero for other mechanisms
+	hearsFail bool        // the client has the capability authentication_failure_close
+	frameMax  uint32
+	heartbeat uint16 // seconds
+	vhost     string
+}
+
+func newHandshake(se *session) handshake {
+	return handshake{session: se, frameMax: se.server.cfg.FrameMax}
+}
+
+// refuse greets the client in the broker's place, for a client can't take a
+// close before it was greeted.
+func (h *handshake) refuse(why *frame.ConnError) {
+	se := h.session
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	h.refusal = why
+	caps := frame.Table{}.AppendFlag("authentication_failure_close", true)
+	props := frame.Table{}.AppendString("product", "amqproxy").AppendTable("capabilities", caps)
+	b := frame.Build(nil, 0, frame.ConnectionStart).Octet(0).Octet(9).Table(props).LongStr("AMQPLAIN PLAIN").LongStr("en_US").End()
+	se.send(se.client, b)
+}
+
+// fromClient takes a frame of a client that has not sent connection.open yet.
+func (h *handshake) fromClient(f frame.Frame, out *intercept.Out) error {
+	if f.Type() == frame.TypeHeartbeat {
+		return nil
+	}
+	if f.Type() != frame.TypeMethod || f.Channel() != 0 {
+		return &frame.ConnError{Code: frame.CommandInvalid, Text: "frame before connection.open"}
+	}
+	a := f.Args()
+	switch f.Method() {
+	case frame.ConnectionStartOk:
+		if h.refusal != nil {
+			out.TellClient(frame.AppendConnClose(nil, h.refusal))
+			return nil
+		}
+		h.startOk(a)
+		if h.loopbackOnly() {
+			return h.refuseLogin(out)
+		}
+	case frame.ConnectionTuneOk:
+		h.tuneOk(a)
+	case frame.ConnectionOpen:
+		h.vhost = string(a.ShortStr())
+		h.open()
+	case frame.ConnectionCloseOk:
+		out.Done = true
+	}
+	if h.refusal == nil {
+		out.TellHome(f)
+	}
+	return nil
+}
+
+func (h *handshake) startOk(a frame.Args) {
+	props := a.Table()
+	h.mechanism = string(a.ShortStr())
+	response := a.LongStr()
+	if caps, found, _ := props.Find("capabilities"); found && caps.Type == 'F' {
+		on, _, _ := frame.Table(caps.Value).Find("authentication_failure_close")
+		h.hearsFail = on.Type == 't' && on.Value[0] != 0
+	}
+	switch h.mechanism {
+	case "PLAIN":
+		if parts := bytes.SplitN(response, []byte{0}, 3); len(parts) == 3 {
+			h.login = shard.Login{User: string(parts[1]), Password: string(parts[2])}
+		}
+	case "AMQPLAIN":
+		user, _, _ := frame.Table(response).Find("LOGIN")
+		password, _, _ := frame.Table(response).Find("PASSWORD")
+		h.login = shard.Login{User: string(user.Value), Password: string(password.Value)}
+	}
+}
+
+// loopbackOnly tells whether a user that the broker takes from its own machine
+// only comes from elsewhere: to the broker, all clients of the proxy look local.
+func (h *handshake) loopbackOnly() bool {
+	addr, ok := h.session.client.conn.RemoteAddr().(*net.TCPAddr)
+	return ok && !addr.IP.IsLoopback() && slices.Contains(h.session.server.cfg.LoopbackUsers, h.login.User)
+}
+
+// refuseLogin answers as RabbitMQ does.
+func (h *handshake) refuseLogin(out *intercept.Out) error {
+	e := &frame.ConnError{Code: frame.AccessRefused, Method: frame.ConnectionStartOk, Text: fmt.Sprintf(
+		"Login was refused using authentication mechanism %s. For details see the broker logfile.", h.mechanism)}
+	if h.hearsFail {
+		out.TellClient(frame.AppendConnClose(nil, e))
+	}
+	h.session.noteLocked("proxy", fmt.Sprintf("user '%s' can only connect via localhost", h.login.User))
+	return e
+}
+
+func (h *handshake) tuneOk(a frame.Args) {
+	a.Short()
+	if max := a.Long(); max != 0 {
+		h.frameMax = min(max, h.frameMax)
+	}
+	h.heartbeat = a.Short()
+	h.session.client.reader.SetMax(int(h.frameMax))
+}
+
+// open begins the session proper on the client's side: what it sends behind
+// connection.open may come in the same packet.
+func (h *handshake) open() {
+	se := h.session
+	h.clientDone = true
+	se.core = intercept.New(h.vhost, int(h.frameMax), se.server.node.Snapshot(), &se.server.totals.Messages, seed())
+}
+
+// fromHome takes a frame of a broker that has not sent connection.open-ok yet.
+func (h *handshake) fromHome(f frame.Frame, out *intercept.Out) error {
+	se := h.session
+	if f.Type() == frame.TypeHeartbeat {
+		return nil
+	}
+	switch f.Method() {
+	case frame.ConnectionTune:
+		a := f.Args()
+		channels, max, beat := a.Short(), a.Long(), a.Short()
+		if max == 0 || max > h.frameMax {
+			max = h.frameMax
+		}
+		out.TellClient(frame.Build(nil, 0, frame.ConnectionTune).Short(channels).Long(max).Short(beat).End())
+		return nil
+	case frame.ConnectionOpenOk:
+		h.homeDone = true
+		se.home.reader.SetMax(int(h.frameMax))
+		se.client.conn.SetReadDeadline(time.Time{})
+		se.home.conn.SetReadDeadline(time.Time{})
+	}
+	if se.core != nil {
+		return se.core.FromHome(f, out)
+	}
+	if f.Method() == frame.ConnectionClose {
+		a := f.Args()
+		se.noteLocked("broker", fmt.Sprintf("connection.close %d %s", a.Short(), a.ShortStr()))
+	}
+	out.TellClient(f)
+	return nil
+}

@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// Config is what a Server must be told.
+type Config struct {
+	Broker           string   // host:port of the broker beside the proxy
+	LoopbackUsers    []string // refused when the client is not on this machine
+	HandshakeTimeout time.Duration
+	WriteTimeout     time.Duration // a peer that takes nothing for so long is closed
+	ShutdownTimeout  time.Duration
+	MaxConnections   int    // 0 is no limit
+	FrameMax         uint32 // the most that client and broker may agree on
+}
+
+// Node is what sessions ask of their node. Errors of type *shard.Refused are
+// told to the client as they are.
+type Node interface {
+	Snapshot() *shard.Snapshot
+	Learn(ctx context.Context, name shard.Name) error
+	Make(ctx context.Context, name shard.Name, asked shard.Declared) error
+	Forget(ctx context.Context, name shard.Name) error
+	Pick(ctx context.Context, name shard.Name) (queue string, err error)
+	Leave(vhost, queue string)
+	Count(ctx context.Context, name shard.Name, login shard.Login) (messages, consumers int, err error)
+	Purge(ctx context.Context, name shard.Name, login shard.Login) (messages int, err error)
+	Destroy(ctx context.Context, name shard.Name, login shard.Login, ifUnused, ifEmpty bool) (messages int, err error)
+}
+
+// Totals count since the Server began.
+type Totals struct {
+	Messages  shard.Counters
+	Accepted  atomic.Uint64
+	Refused   atomic.Uint64 // connections over a limit
+	FromBytes atomic.Uint64 // from clients
+	ToBytes   atomic.Uint64 // to clients
+}
+
+// Server accepts clients and runs their sessions.
+type Server struct {
+	cfg    Config
+	node   Node
+	log    *zap.Logger
+	totals Totals
+
+	mu       sync.Mutex
+	sessions map[*session]bool
+	running  sync.WaitGroup
+}
+
+// New returns a Server; Serve makes it work.
+func New(cfg Config, node Node, log *zap.Logger) *Server {
+	return &Server{cfg: cfg, node: node, log: log, sessions: map[*session]bool{}}
+}
+
+// Totals are the Server's counters.
+func (s *Server) Totals() *Totals { return &s.totals }
+
+// ticksPerSecond is how often sessions are looked after. Half a second is what a
+// heartbeat of one second needs.
+const ticksPerSecond = 2
+
+// Serve accepts clients on ln until ctx is done or ln fails. Then it closes ln,
+// tells all clients that the proxy shuts down, waits for them for at most
+// ShutdownTimeout, and cuts off who is left.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { ln.Close() })
+	defer stop()
+	ticking, halt := context.WithCancel(context.Background())
+	var ticker sync.WaitGroup
+	ticker.Go(func() { s.tick(ticking) })
+	err := s.acceptAll(ctx, ln)
+	ln.Close()
+	s.drain()
+	halt()
+	ticker.Wait()
+	return err
+}
+
+func (s *Server) acceptAll(ctx context.Context, ln net.Listener) error {
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case err == nil:
+			s.accept(conn)
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default: // out of descriptors, or a client that was gone: both pass
+			s.log.Warn("a client could not be accepted", zap.Error(err))
+			pause(ctx, 100*time.Millisecond)
+		}
+	}
+}
+
+// pause waits, but not longer than ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// accept starts a session, or closes the connection when there are too many.
+func (s *Server) accept(conn net.Conn) {
+	s.totals.Accepted.Add(1)
+	se, err := newSession(s, conn)
+	if err != nil {
+		s.log.Warn("a client could not be accepted", zap.Error(err))
+		conn.Close()
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cfg.MaxConnections > 0 && len(s.sessions) >= s.cfg.MaxConnections {
+		s.totals.Refused.Add(1)
+		conn.Close()
+		return
+	}
+	s.sessions[se] = true
+	s.running.Go(func() {
+		se.run()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.sessions, se)
+	})
+}
+
+// drain ends all sessions.
+func (s *Server) drain() {
+	for _, se := range s.all() {
+		se.shut(&frame.ConnError{Code: frame.ConnectionForced, Text: "amqproxy is shutting down"})
+	}
+	late := time.AfterFunc(s.cfg.ShutdownTimeout, func() {
+		for _, se := range s.all() {
+			se.cut("proxy", "shutdown-timeout is over")
+		}
+	})
+	defer late.Stop()
+	s.running.Wait()
+}
+
+// tick looks after the sessions.
+func (s *Server) tick(ctx context.Context) {
+	t := time.NewTicker(time.Second / ticksPerSecond)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			for _, se := range s.all() {
+				se.tick(now)
+			}
+		}
+	}
+}
+
+func (s *Server) all() []*session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*session, 0, len(s.sessions))
+	for se := range s.sessions {
+		all = append(all, se)
+	}
+	return all
+}
