@@ -162,7 +162,7 @@ func TestRules(t *testing.T) {
 	defs := map[string]Definition{
 		"two":  {Parameters: Parameters{ShardsPerNode: 2, Weight: 1234}},
 		"bare": {},
-		"user": {Parameters: Parameters{LocalUsername: "ops", LocalPassword: "o"}},
+		"user": {Parameters: Parameters{Local: Login{"ops", "o"}}},
 	}
 	policy := func(name, pattern, vhost string, prio int, def string) Policy {
 		return Policy{Name: name, Pattern: regexp.MustCompile(pattern), VHost: vhost, Priority: prio, Definition: def}
@@ -173,7 +173,7 @@ func TestRules(t *testing.T) {
 		policy("second", `^s\.two`, "/", 5, "bare"),
 		policy("every", `^e\.`, "*", 0, "user"),
 	}
-	global := Parameters{ShardsPerNode: 7, LocalUsername: "g", LocalPassword: "p"}
+	global := Parameters{ShardsPerNode: 7, Local: Login{"g", "p"}}
 	r := NewRules(global, defs, policies)
 	for _, c := range []struct {
 		vhost, name, policy string
@@ -195,13 +195,13 @@ func TestRules(t *testing.T) {
 			}
 			continue
 		}
-		if s.Policy != c.policy || s.ShardsPerNode != c.spn || s.Weight != c.weight || s.LocalUsername != c.user || s.LocalPassword != c.password {
+		if s.Policy != c.policy || s.ShardsPerNode != c.spn || s.Weight != c.weight || s.Local != (Login{c.user, Password(c.password)}) {
 			t.Errorf("%s in %s: %+v", c.name, c.vhost, s)
 		}
 	}
 	catchAll := NewRules(Parameters{}, nil, []Policy{policy("p", ".*", "*", 0, "")})
 	s, _ := catchAll.Match("/", "x")
-	if s.ShardsPerNode != DefaultShardsPerNode || s.LocalUsername != DefaultUsername || s.LocalPassword != DefaultPassword || s.QueuePrefix != DefaultPrefix {
+	if s.ShardsPerNode != DefaultShardsPerNode || s.Local != (Login{DefaultUsername, DefaultPassword}) || s.QueuePrefix != DefaultPrefix {
 		t.Errorf("defaults: %+v", s)
 	}
 	for _, never := range []string{"", "amq.direct", "amq.rabbitmq.trace"} {

@@ -1,20 +1,16 @@
 package shard
 
-import "fmt"
-
-// Login is a name and password for a broker. Printing one shows no password.
+// Login is a name and password for a broker.
 type Login struct {
-	User, Password string
+	User     string
+	Password Password
 }
 
-func (l Login) String() string   { return l.User }
-func (l Login) GoString() string { return fmt.Sprintf("shard.Login{%q}", l.User) }
+// Password is a secret that printing, logging and JSON show as asterisks.
+type Password string
 
-// Refused is a broker's or the node's refusal, in the terms of AMQP's channel
-// errors. Text has no code's name in front.
-type Refused struct {
-	Code uint16
-	Text string
-}
+const masked = "***"
 
-func (r *Refused) Error() string { return fmt.Sprintf("%d %s", r.Code, r.Text) }
+func (p Password) String() string               { return masked }
+func (p Password) GoString() string             { return masked }
+func (p Password) MarshalText() ([]byte, error) { return []byte(masked), nil }

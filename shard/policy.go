@@ -30,8 +30,7 @@ const (
 type Parameters struct {
 	ShardsPerNode int
 	Weight        uint32 // the `routing-key` parameter
-	LocalUsername string
-	LocalPassword string
+	Local         Login  // local-username and local-password
 }
 
 // Definition says what the streams of a policy are like.
@@ -196,11 +195,11 @@ func (r *Rules) settings(p *Policy) *Settings {
 	d.Weight = cmp.Or(d.Weight, r.global.Weight, DefaultWeight)
 	d.QueuePrefix = cmp.Or(d.QueuePrefix, DefaultPrefix)
 	// A password belongs to the name it was written beside.
-	if d.LocalUsername == "" {
-		d.LocalUsername, d.LocalPassword = r.global.LocalUsername, r.global.LocalPassword
+	if d.Local.User == "" {
+		d.Local = r.global.Local
 	}
-	if d.LocalUsername == "" {
-		d.LocalUsername, d.LocalPassword = DefaultUsername, DefaultPassword
+	if d.Local.User == "" {
+		d.Local = Login{DefaultUsername, DefaultPassword}
 	}
 	return &Settings{Definition: d, Policy: p.Name}
 }

@@ -120,7 +120,7 @@ func (k *Keeper) link(ctx context.Context, a access) (*link, error) {
 func (k *Keeper) dial(ctx context.Context, a access) (*link, error) {
 	l := &link{used: time.Now()}
 	conn, err := amqp.DialConfig("amqp://"+k.broker, amqp.Config{
-		SASL:       []amqp.Authentication{&amqp.PlainAuth{Username: a.login.User, Password: a.login.Password}},
+		SASL:       []amqp.Authentication{&amqp.PlainAuth{Username: a.login.User, Password: string(a.login.Password)}},
 		Vhost:      a.vhost,
 		Heartbeat:  10 * time.Second,
 		Properties: amqp.Table{"product": "amqproxy", "connection_name": "amqproxy keeper"},

@@ -242,8 +242,7 @@ func (n *Node) ensure(ctx context.Context, s *stream) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the shards of stream '%s' are still being made: %w", s.name.Stream, ctx.Err())
 	}
-	login := shard.Login{User: s.settings.LocalUsername, Password: s.settings.LocalPassword}
-	differs, err := n.keeper.Make(ctx, s.name, s.queues, s.settings.QueueArguments, login)
+	differs, err := n.keeper.Make(ctx, s.name, s.queues, s.settings.QueueArguments, s.settings.Local)
 
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -316,8 +315,7 @@ func (n *Node) Learn(ctx context.Context, name shard.Name) error {
 	settings, _ := n.cfg.Rules.Match(name.VHost, name.Stream)
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
-	login := shard.Login{User: settings.LocalUsername, Password: settings.LocalPassword}
-	exists, err := n.keeper.Exists(ctx, name, login)
+	exists, err := n.keeper.Exists(ctx, name, settings.Local)
 	if err != nil {
 		return n.explain(name, err)
 	}

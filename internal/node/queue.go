@@ -31,8 +31,7 @@ func (n *Node) Pick(ctx context.Context, name shard.Name) (queue string, err err
 	defer cancel()
 	counts := make([]keeper.Counts, len(s.queues))
 	if s.settings.ConsumePick == shard.PickFewest {
-		login := shard.Login{User: s.settings.LocalUsername, Password: s.settings.LocalPassword}
-		if counts, err = n.keeper.Count(ctx, name.VHost, s.queues, login); err != nil {
+		if counts, err = n.keeper.Count(ctx, name.VHost, s.queues, s.settings.Local); err != nil {
 			return "", err
 		}
 	}

@@ -103,12 +103,12 @@ func (h *handshake) startOk(a frame.Args) {
 	switch h.mechanism {
 	case "PLAIN":
 		if parts := bytes.SplitN(response, []byte{0}, 3); len(parts) == 3 {
-			h.login = shard.Login{User: string(parts[1]), Password: string(parts[2])}
+			h.login = shard.Login{User: string(parts[1]), Password: shard.Password(parts[2])}
 		}
 	case "AMQPLAIN":
 		user, _, _ := frame.Table(response).Find("LOGIN")
 		password, _, _ := frame.Table(response).Find("PASSWORD")
-		h.login = shard.Login{User: string(user.Value), Password: string(password.Value)}
+		h.login = shard.Login{User: string(user.Value), Password: shard.Password(password.Value)}
 	}
 }
 

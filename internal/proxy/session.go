@@ -15,6 +15,7 @@ import (
 
 	"amqproxy/frame"
 	"amqproxy/intercept"
+	"amqproxy/shard"
 )
 
 const (
@@ -241,7 +242,7 @@ func (se *session) commit(out *intercept.Out, direct *side) (writes *side) {
 		se.server.node.Leave(se.handshake.vhost, queue)
 	}
 	if out.Secret != nil {
-		se.handshake.login.Password = string(out.Secret)
+		se.handshake.login.Password = shard.Password(out.Secret)
 	}
 	return writes
 }
