@@ -1,0 +1,42 @@
+# make help lists the targets. GO may be set to another go command.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 20s
+
+.PHONY: build test test-fast e2e fuzz lint demo rabbitmq clients help
+.DEFAULT_GOAL := help
+
+build: ## build bin/amqproxy
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/amqproxy ./cmd/amqproxy
+
+test: lint clients test-fast ## install what the tests need, and pass all of them
+	$(MAKE) fuzz FUZZTIME=5s
+	$(MAKE) e2e
+
+test-fast: ## the tests that need no broker, with the race detector
+	$(GO) test -race $$($(GO) list ./... | grep -v /test)
+
+e2e: rabbitmq clients ## the end to end tests on real RabbitMQ
+	$(GO) test -race -count=1 -timeout 15m ./test/...
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@set -e; for p in $$($(GO) list ./... | grep -v /test); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; done
+
+lint: ## formatting and go vet
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+
+demo: rabbitmq build ## start a broker and a proxy, and see a stream work (Debian, as root)
+	$(GO) run ./test/demo -proxy bin/amqproxy
+
+rabbitmq: # installs RabbitMQ if it is missing
+	@test/install rabbitmq-server
+
+clients: rabbitmq # installs the foreign clients that the tests drive
+	@test/install python3-pika nodejs npm
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
