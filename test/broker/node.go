@@ -55,6 +55,7 @@ func (n *Node) PluginAddr(plugin string) string {
 // URL returns the AMQP URL for guest on a vhost.
 func (n *Node) URL(vhost string) string { return n.UserURL("guest", "guest", vhost) }
 
+// UserURL is URL for a user other than guest.
 func (n *Node) UserURL(user, password, vhost string) string {
 	return fmt.Sprintf("amqp://%s@%s/%s", url.UserPassword(user, password), n.Addr(), url.PathEscape(vhost))
 }
