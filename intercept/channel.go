@@ -282,14 +282,16 @@ func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
 	}
 	out.Client.view(f)
 	c.release(ch, out)
-	held := ch.heldFrames
-	c.heldSize -= len(held)
-	ch.heldFrames, ch.wait, ch.publish = nil, wait{}, publish{}
-	if c.held == ch {
-		c.held = nil
+	// The rest of a message and a close of the client's may follow: the broker
+	// wants to see whole what it is to ignore.
+	if ch.publish.state == pubStream {
+		out.Home.own(ch.publish.method)
 	}
-	// A close of the client's may be among them: the broker wants its frames.
-	out.Home.view(held)
+	if ch.wait.what == waitErrand && ch.wait.frame.Method() == frame.BasicPublish {
+		out.Home.own(ch.wait.frame)
+	}
+	out.Home.own(ch.heldFrames)
+	c.dropHeld(ch)
 }
 
 // settled takes the broker's ack or nack of publishes.

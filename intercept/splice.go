@@ -65,20 +65,27 @@ func appendBCC(dst, item []byte) []byte {
 }
 
 // findBCC finds the first BCC entry: at is where in the table its array's length
-// lies, end where its items end; 0 when there is none.
+// lies, end where its items end; 0 when there is none. Not ok when the first CC
+// or BCC is no array: later ones are of no account to RabbitMQ.
 func findBCC(h frame.Header) (at, end int, ok bool) {
+	cc := false
 	for t := h.Table; len(t) > 0; {
 		key, v, rest, ok := t.Next()
 		if !ok {
 			return 0, 0, false
 		}
-		bcc := string(key) == "BCC"
-		if (bcc || string(key) == "CC") && v.Type != 'A' {
-			return 0, 0, false
-		}
-		if bcc && end == 0 {
+		switch {
+		case string(key) == "CC" && !cc:
+			cc = true
+		case string(key) == "BCC" && end == 0:
 			end = len(h.Table) - len(rest)
 			at = end - len(v.Value) - 4
+		default:
+			t = rest
+			continue
+		}
+		if v.Type != 'A' {
+			return 0, 0, false
 		}
 		t = rest
 	}
