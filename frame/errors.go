@@ -24,6 +24,7 @@ const (
 )
 
 var replyNames = map[uint16]string{
+	ReplySuccess:       "OK",
 	ContentTooLarge:    "CONTENT_TOO_LARGE",
 	NoRoute:            "NO_ROUTE",
 	ConnectionForced:   "CONNECTION_FORCED",

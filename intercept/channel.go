@@ -27,7 +27,7 @@ type channel struct {
 
 	lastQueue string            // the virtual queue that a queue.declare answered here last; "" if a real one
 	consumers map[string]string // consumer tag → shard, of consumers on streams
-	nextGet   int               // rotation of basic.get
+	nextGet   int               // rotation of basic.get; -1 before the first
 
 	lastExchange string // of basic.publish, and what it is
 	lastTable    *shard.Table
@@ -103,7 +103,7 @@ func (c *Conn) unopened(n uint16, f frame.Frame, out *Out) {
 		for len(c.channels) <= int(n) {
 			c.channels = append(c.channels, nil)
 		}
-		c.channels[n] = &channel{number: n}
+		c.channels[n] = &channel{number: n, due: 1, nextGet: -1} // open-ok is due
 		c.open++
 	}
 	out.Home.view(f)
@@ -150,9 +150,8 @@ func (c *Conn) resume(ch *channel, out *Out) {
 	ch.heldFrames = nil // openFromClient must not see them as held
 	c.heldSize -= len(rest)
 	for len(rest) > 0 && ch.wait.what == waitNothing {
-		n := frame.Overhead + int(uint32(rest[3])<<24|uint32(rest[4])<<16|uint32(rest[5])<<8|uint32(rest[6]))
-		f := frame.Frame(rest[:n])
-		rest = rest[n:]
+		f := firstFrame(rest)
+		rest = rest[len(f):]
 		if ch.state == chOpen {
 			c.openFromClient(ch, f, out)
 		} else {
@@ -166,6 +165,11 @@ func (c *Conn) resume(ch *channel, out *Out) {
 		ch.heldFrames = rest
 		c.heldSize += len(rest)
 	}
+}
+
+// firstFrame is the first of whole frames that lie one behind the other.
+func firstFrame(b []byte) frame.Frame {
+	return frame.Frame(b[:frame.Overhead+int(uint32(b[3])<<24|uint32(b[4])<<16|uint32(b[5])<<8|uint32(b[6]))])
 }
 
 // toClient sends the client frames of ours on a channel, between contents.
@@ -199,6 +203,11 @@ func (c *Conn) contentFromHome(ch *channel, f frame.Frame, out *Out) {
 // gets its channel.close.
 func (c *Conn) fail(ch *channel, e *frame.ChannelError, out *Out) {
 	c.tally.all.refused++
+	for rest := ch.heldFrames; len(rest) > 0; {
+		f := firstFrame(rest)
+		rest = rest[len(f):]
+		ch.left = ch.left || f.Type() == frame.TypeMethod && f.Method() == frame.ChannelClose
+	}
 	c.dropHeld(ch)
 	ch.fault = e
 	ch.state = chFailing
@@ -223,9 +232,15 @@ func (c *Conn) closingFromClient(ch *channel, f frame.Frame, out *Out) {
 	switch ch.state {
 	case chClientCloses, chBrokerClosed:
 		// RabbitMQ ignores all but close-ok and close on such a channel, and
-		// minds a content that is left unfinished: it is to see what came.
-		out.Home.view(f)
-		if m == frame.ChannelCloseOk && ch.state == chBrokerClosed {
+		// minds a content that is left unfinished: it is to see what came. Once an
+		// error of ours has swallowed frames it must not see what belongs to them.
+		if ch.fault == nil || m == frame.ChannelClose || m == frame.ChannelCloseOk {
+			out.Home.view(f)
+		}
+		if m == frame.ChannelClose {
+			c.owed[ch.number]++
+		}
+		if m == frame.ChannelCloseOk { // the number is free, whatever is still due
 			c.remove(ch, out)
 		}
 	case chFailing, chLegClosing:
@@ -247,9 +262,13 @@ func (c *Conn) closeFromHome(ch *channel, f frame.Frame, out *Out) {
 		return
 	}
 	switch {
-	case ch.state != chLegClosing:
+	case c.closeOkOwed(ch.number) || ch.state != chLegClosing:
+		// On a channel that is open again it is the late answer to a close that
+		// crossed the broker's.
 		out.Client.view(f)
-		c.remove(ch, out)
+		if ch.state == chClientCloses {
+			c.remove(ch, out)
+		}
 	case ch.left: // the client is gone from it: it wants its answer and no error
 		out.Client.built(out.Client.build(ch.number, frame.ChannelCloseOk))
 		c.remove(ch, out)
@@ -258,6 +277,18 @@ func (c *Conn) closeFromHome(ch *channel, f frame.Frame, out *Out) {
 		out.Client.own(frame.AppendChannelClose(nil, ch.number, ch.fault))
 		ch.state = chTold
 	}
+}
+
+// closeOkOwed takes a close-ok of the broker's and tells whether it answers a close
+// of the client's. They are answered in order, so one of ours comes later.
+func (c *Conn) closeOkOwed(n uint16) bool {
+	if c.owed[n] == 0 {
+		return false
+	}
+	if c.owed[n]--; c.owed[n] == 0 {
+		delete(c.owed, n)
+	}
+	return true
 }
 
 func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
@@ -290,8 +321,11 @@ func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
 	if ch.wait.what == waitErrand && ch.wait.frame.Method() == frame.BasicPublish {
 		out.Home.own(ch.wait.frame)
 	}
-	out.Home.own(ch.heldFrames)
+	held := ch.heldFrames
 	c.dropHeld(ch)
+	for ; len(held) > 0; held = held[len(firstFrame(held)):] {
+		c.closingFromClient(ch, firstFrame(held), out)
+	}
 }
 
 // settled takes the broker's ack or nack of publishes.

@@ -28,7 +28,8 @@ type Conn struct {
 	held     *channel   // whose publish method is a view into the input
 	heldSize int        // octets in all channels' held frames
 	open     int
-	failing  int // channels whose close waits for confirms
+	failing  int            // channels whose close waits for confirms
+	owed     map[uint16]int // close-oks of the broker's for closes of the client's, by number
 
 	phase    phase
 	parting  *frame.ConnError // why we close
@@ -65,7 +66,7 @@ type name struct {
 // at random differ between sessions.
 // total counts the messages of all sessions.
 func New(vhost string, frameMax int, snap *shard.Snapshot, total *shard.Counters, seed uint64) *Conn {
-	return &Conn{vhost: vhost, frameMax: frameMax, snap: snap, names: map[string]name{}, rnd: seed, tally: tally{total: total}}
+	return &Conn{vhost: vhost, frameMax: frameMax, snap: snap, names: map[string]name{}, owed: map[uint16]int{}, rnd: seed, tally: tally{total: total}}
 }
 
 // Use gives the Conn a newer Snapshot.
@@ -174,6 +175,10 @@ func (c *Conn) openFromClient(ch *channel, f frame.Frame, out *Out) {
 
 // clientMethod is the table of contents: what each method of a client leads to.
 func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
+	if f.Method() != frame.BasicPublish && !readable(f) {
+		c.forward(ch, f, out)
+		return
+	}
 	switch f.Method() {
 	case frame.BasicPublish:
 		c.basicPublish(ch, f, out)
@@ -200,6 +205,7 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 		c.forward(ch, f, out)
 	case frame.ChannelClose:
 		ch.state = chClientCloses
+		c.owed[ch.number]++
 		out.Home.view(f)
 	default:
 		c.forward(ch, f, out)
@@ -216,20 +222,21 @@ func (c *Conn) FromHome(f frame.Frame, out *Out) error {
 		c.connectionFromHome(f, out)
 		return nil
 	}
+	if c.phase == parted { // both sides were told that nothing more counts
+		return nil
+	}
 	ch := c.channel(n)
-	if ch == nil {
-		if c.phase != parted {
-			out.Client.view(f)
+	switch {
+	case ch == nil:
+		if f.Type() == frame.TypeMethod && f.Method() == frame.ChannelCloseOk {
+			c.closeOkOwed(n)
 		}
-		return nil
+		out.Client.view(f)
+	case f.Type() != frame.TypeMethod:
+		c.contentFromHome(ch, f, out)
+	default:
+		c.homeMethod(ch, f, out)
 	}
-	if f.Type() != frame.TypeMethod {
-		if c.phase != parted {
-			c.contentFromHome(ch, f, out)
-		}
-		return nil
-	}
-	c.homeMethod(ch, f, out)
 	return nil
 }
 
@@ -252,8 +259,6 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		if c.exchangeAnswered(ch, m, out) {
 			return
 		}
-	case frame.QueueDeclareOk:
-		ch.lastQueue = ""
 	case frame.ChannelClose, frame.ChannelCloseOk:
 		c.closeFromHome(ch, f, out)
 		return
@@ -261,9 +266,7 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 	if f.Method().HasContent() {
 		ch.down.begin()
 	}
-	if c.phase != parted {
-		out.Client.view(f)
-	}
+	out.Client.view(f)
 	c.replied(ch, f.Method(), out)
 }
 
@@ -308,7 +311,7 @@ func (c *Conn) connectionFromHome(f frame.Frame, out *Out) {
 // Shut ends the session for a reason of ours: the client's frames count no more,
 // confirms that are due may still come for settleTime, then both sides are told.
 func (c *Conn) Shut(why *frame.ConnError, out *Out) {
-	if c.phase != running {
+	if c.phase != running || c.farewell.By != "" { // a close is under way already
 		return
 	}
 	c.phase, c.parting = settling, why

@@ -81,6 +81,9 @@ func (c *Conn) basicGet(ch *channel, f frame.Frame, out *Out) {
 		c.fail(ch, noLocalShard(f.Method(), table.Stream, c.vhost), out)
 	case c.awaitReplies(ch, f):
 	default:
+		if ch.nextGet < 0 { // many channels that get once must not all ask the same shard
+			ch.nextGet = int(c.random() % uint64(len(table.Locals())))
+		}
 		ch.wait = wait{what: waitGet, frame: append(frame.Frame(nil), f...), table: table, left: len(table.Locals())}
 		c.nextShard(ch, out)
 	}
@@ -120,9 +123,7 @@ func (c *Conn) getAnswered(ch *channel, f frame.Frame, out *Out) bool {
 	if f.Method() == frame.BasicGetOk {
 		ch.down.begin()
 	}
-	if c.phase != parted {
-		out.Client.view(f)
-	}
+	out.Client.view(f)
 	c.resume(ch, out)
 	return true
 }

@@ -98,7 +98,7 @@ func askedHash(asked *shard.Declared, args frame.Table) error {
 func (c *Conn) inTheWay(ch *channel, f frame.Frame) frame.Frame {
 	a := f.Args()
 	code, text := a.Short(), string(a.ShortStr())
-	if code != frame.PreconditionFailed {
+	if class, id := a.Short(), a.Short(); code != frame.PreconditionFailed || class != frame.ExchangeDeclare.Class() || id != frame.ExchangeDeclare.ID() {
 		return f
 	}
 	d := ch.wait.frame.Args()

@@ -32,6 +32,7 @@ func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
 	a.Short()
 	exchange, key := a.ShortStr(), a.ShortStr()
+	a.Octet()
 	table, verdict := c.target(ch, exchange, key)
 	switch {
 	case !a.OK() || verdict == shard.Ordinary:
@@ -123,6 +124,11 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 		*p = publish{}
 		return
 	}
+	if p.toQueue && copies(h) {
+		c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: frame.BasicPublish,
+			Text: "a message for stream '" + p.table.Stream + "' by the default exchange can't have CC or BCC: publish it to the stream's exchange"}, out)
+		return
+	}
 	item := p.table.BCC(p.table.Pick(p.hash(f, h, c)))
 	size := len(f) + len(item) + maxSpliceExtra
 	if size > c.frameMax {
@@ -148,6 +154,14 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	if !p.content.busy() {
 		p.state = pubNone
 	}
+}
+
+// copies tells whether a message names further queues: on the stream's exchange
+// their names mean nothing.
+func copies(h frame.Header) bool {
+	_, cc, _ := h.Table.Find("CC")
+	_, bcc, _ := h.Table.Find("BCC")
+	return cc || bcc
 }
 
 // rebuildPublish turns a publish to the default exchange with key V into one to

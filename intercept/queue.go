@@ -28,6 +28,7 @@ func (c *Conn) queueDeclare(ch *channel, f frame.Frame, out *Out) {
 	table, verdict := c.find(name)
 	switch {
 	case !a.OK() || verdict == shard.Ordinary:
+		ch.lastQueue = ""
 		c.forward(ch, f, out)
 		return
 	case verdict == shard.Unknown:

@@ -41,7 +41,7 @@ func (c *Conn) replied(ch *channel, m frame.Method, out *Out) {
 // asks tells whether a method has an answer, unless it is sent with nowait.
 func asks(m frame.Method) bool {
 	switch m {
-	case frame.ChannelFlow, frame.AccessRequest,
+	case frame.ChannelOpen, frame.ChannelFlow, frame.AccessRequest,
 		frame.ExchangeDeclare, frame.ExchangeDelete, frame.ExchangeBind, frame.ExchangeUnbind,
 		frame.QueueDeclare, frame.QueueBind, frame.QueuePurge, frame.QueueDelete, frame.QueueUnbind,
 		frame.BasicQos, frame.BasicConsume, frame.BasicCancel, frame.BasicGet, frame.BasicRecover,
@@ -57,47 +57,63 @@ func answers(m frame.Method) bool {
 	return asks(m-1) || m == frame.BasicGetEmpty || m == frame.ExchangeUnbindOk
 }
 
+// layout is what arguments a method of a client's has, if we look into it: s short,
+// S short string, o octet of bits, T table; and which of the bits is nowait.
+func layout(m frame.Method) (fields string, nowait byte) {
+	switch m {
+	case frame.ExchangeDeclare:
+		return "sSSoT", 1 << 4
+	case frame.ExchangeBind, frame.ExchangeUnbind, frame.QueueBind:
+		return "sSSSoT", 1
+	case frame.ExchangeDelete:
+		return "sSo", 1 << 1
+	case frame.QueueDeclare:
+		return "sSoT", 1 << 4
+	case frame.QueueUnbind:
+		return "sSSST", 0
+	case frame.QueuePurge:
+		return "sSo", 1
+	case frame.QueueDelete:
+		return "sSo", 1 << 2
+	case frame.BasicConsume:
+		return "sSSoT", 1 << 3
+	case frame.BasicCancel:
+		return "So", 1
+	case frame.BasicGet:
+		return "sSo", 0
+	case frame.ConfirmSelect:
+		return "o", 1
+	}
+	return "", 0
+}
+
+// readable tells whether all arguments of a method are there; we act on no other.
+func readable(f frame.Frame) bool {
+	_, ok := bitsOf(f)
+	return ok
+}
+
 // nowait reads the nowait bit of a client's method.
 func nowait(f frame.Frame) bool {
+	_, mask := layout(f.Method())
+	bits, _ := bitsOf(f)
+	return bits&mask != 0
+}
+
+func bitsOf(f frame.Frame) (bits byte, ok bool) {
+	fields, _ := layout(f.Method())
 	a := f.Args()
-	switch f.Method() {
-	case frame.ExchangeDeclare:
-		a.Short()
-		a.ShortStr()
-		a.ShortStr()
-		return a.Octet()&(1<<4) != 0
-	case frame.ExchangeBind, frame.ExchangeUnbind, frame.QueueBind:
-		a.Short()
-		a.ShortStr()
-		a.ShortStr()
-		a.ShortStr()
-		return a.Bit()
-	case frame.ExchangeDelete:
-		a.Short()
-		a.ShortStr()
-		return a.Octet()&(1<<1) != 0
-	case frame.QueueDeclare:
-		a.Short()
-		a.ShortStr()
-		return a.Octet()&(1<<4) != 0
-	case frame.QueuePurge:
-		a.Short()
-		a.ShortStr()
-		return a.Bit()
-	case frame.QueueDelete:
-		a.Short()
-		a.ShortStr()
-		return a.Octet()&(1<<2) != 0
-	case frame.BasicConsume:
-		a.Short()
-		a.ShortStr()
-		a.ShortStr()
-		return a.Octet()&(1<<3) != 0
-	case frame.BasicCancel:
-		a.ShortStr()
-		return a.Bit()
-	case frame.ConfirmSelect:
-		return a.Bit()
+	for i := range len(fields) {
+		switch fields[i] {
+		case 's':
+			a.Short()
+		case 'S':
+			a.ShortStr()
+		case 'o':
+			bits = a.Octet()
+		case 'T':
+			a.Table()
+		}
 	}
-	return false
+	return bits, a.OK()
 }

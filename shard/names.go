@@ -29,7 +29,7 @@ func LocalQueues(s *Settings, stream, node string) ([]string, error) {
 		queues[i] = QueueName(s.QueuePrefix, stream, node, i)
 	}
 	if last := queues[len(queues)-1]; len(last) > MaxQueueName {
-		return nil, fmt.Errorf("the shard name '%s' is %d bytes long, the most is %d", last, len(last), MaxQueueName)
+		return nil, fmt.Errorf("a shard's name would be %d bytes long, the most is %d: '%s'", len(last), MaxQueueName, last)
 	}
 	return queues, nil
 }

@@ -1,0 +1,139 @@
+package intercept
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// batch is what a read from one side brings: frames in one buffer.
+type batch struct {
+	conn   *Conn
+	out    Out
+	buffer []byte
+	frames []frame.Frame
+	feed   func(frame.Frame, *Out) error
+}
+
+const perBatch = 100
+
+// newBatch opens a channel and repeats frames, %d in them being the number of the
+// repetition, perBatch times.
+func newBatch(tb testing.TB, side string, policy bool, lines ...string) *batch {
+	var snap snapshot
+	snap.init()
+	if policy {
+		snap.add("stream", "shard.a", options{"shards": "6", "local": "2"})
+	}
+	b := &batch{conn: New("/", 131072, snap.make(), &shard.Counters{}, 1)}
+	b.feed = b.conn.FromClient
+	if b.conn.FromClient(text("1 channel.open"), &b.out) != nil || b.conn.FromHome(text("1 channel.open-ok"), &b.out) != nil {
+		tb.Fatal("no channel")
+	}
+	if side == "home" {
+		b.feed = b.conn.FromHome
+	}
+	for i := range perBatch {
+		for _, l := range lines {
+			b.buffer = append(b.buffer, text("1 %s", strings.ReplaceAll(l, "%d", fmt.Sprint(i+1)))...)
+		}
+	}
+	b.frames = cut(b.buffer)
+	return b
+}
+
+// run takes the batch once, as a session does for each read.
+func (b *batch) run() {
+	b.out.Reset()
+	for _, f := range b.frames {
+		if b.feed(f, &b.out) != nil {
+			panic("refused")
+		}
+	}
+	b.conn.EndBatch()
+}
+
+var hundred = fmt.Sprintf("body %q", strings.Repeat("x", 100))
+
+var paths = []struct {
+	name    string
+	side    string
+	policy  bool
+	changed bool
+	lines   []string
+}{
+	{"publish to a stream", "client", true, true, []string{`basic.publish exchange="shard.a" routing-key="key-%d"`, `header body-size=100 headers={a="x"} delivery-mode=2`, hundred}},
+	{"publish by the default exchange", "client", true, true, []string{`basic.publish routing-key="shard.a"`, `header body-size=100 delivery-mode=2`, hundred}},
+	{"publish elsewhere beside streams", "client", true, false, []string{`basic.publish exchange="logs" routing-key="key-%d"`, `header body-size=100 delivery-mode=2`, hundred}},
+	{"publish without any stream", "client", false, false, []string{`basic.publish exchange="logs" routing-key="key-%d"`, `header body-size=100 delivery-mode=2`, hundred}},
+	{"deliver from a stream", "home", true, false, []string{`basic.deliver consumer-tag="c" delivery-tag=%d exchange="shard.a" routing-key="key-%d"`, `header body-size=100 headers={} delivery-mode=2`, hundred}},
+	{"confirms", "home", true, false, []string{`basic.ack delivery-tag=%d`}},
+	{"acks of deliveries", "client", true, false, []string{`basic.ack delivery-tag=%d`}},
+}
+
+// TestNoAllocationPerMessage: in steady state a message costs no memory, whatever
+// its way.
+func TestNoAllocationPerMessage(t *testing.T) {
+	for _, p := range paths {
+		b := newBatch(t, p.side, p.policy, p.lines...)
+		b.run()
+		if b.out.Home.Len()+b.out.Client.Len() < len(b.buffer) {
+			t.Errorf("%s: %d octets became %d", p.name, len(b.buffer), b.out.Home.Len()+b.out.Client.Len())
+		}
+		if n := testing.AllocsPerRun(200, b.run); n != 0 {
+			t.Errorf("%s: %v allocations for %d messages", p.name, n, perBatch)
+		}
+	}
+}
+
+// TestFewPieces: a batch of small messages is one piece for the vectored write, or
+// two, and not one for each frame. Where nothing is changed it is the input itself.
+func TestFewPieces(t *testing.T) {
+	for _, p := range paths {
+		b := newBatch(t, p.side, p.policy, p.lines...)
+		b.run()
+		spans := append(b.out.Home.Spans(), b.out.Client.Spans()...)
+		if len(spans) > 2 {
+			t.Errorf("%s: %d pieces for %d messages", p.name, len(spans), perBatch)
+		}
+		if same := len(spans[0]) == len(b.buffer) && &spans[0][0] == &b.buffer[0]; same == p.changed {
+			t.Errorf("%s: what goes out is what came in: %v", p.name, same)
+		}
+	}
+}
+
+// TestLargeBodiesAreNotCopied: what is large and goes through as it is stays where
+// it was read.
+func TestLargeBodiesAreNotCopied(t *testing.T) {
+	large := fmt.Sprintf("body %q", strings.Repeat("x", 4096))
+	b := newBatch(t, "client", true, paths[0].lines[0], "header body-size=4096", large)
+	b.run()
+	views := 0
+	for _, s := range b.out.Home.Spans() {
+		for _, f := range b.frames {
+			if &s[0] == &f[0] {
+				views += len(s)
+			}
+		}
+	}
+	if want := 4096 * perBatch; views < want {
+		t.Errorf("%d octets were forwarded without a copy, want %d", views, want)
+	}
+}
+
+func BenchmarkBatch(b *testing.B) {
+	for _, p := range paths {
+		b.Run(strings.ReplaceAll(p.name, " ", "-"), func(b *testing.B) {
+			batch := newBatch(b, p.side, p.policy, p.lines...)
+			b.ReportAllocs()
+			b.SetBytes(int64(len(batch.buffer)))
+			for b.Loop() {
+				batch.run()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*perBatch), "ns/message")
+		})
+	}
+}

@@ -1,0 +1,273 @@
+package intercept
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// script runs the input lines of a scenario on a Conn, one by one:
+//
+//	session [frame-max=N]       begin with a new Conn; the streams stay
+//	policy NAME [OPTION]...     a definition for one name, which is no stream yet
+//	stream NAME [shards=3] [local=2] [type=T] [durable=false] [asked-hash=H] [OPTION]...
+//	absent NAME                 it is known to be no stream
+//	open N                      channel.open and open-ok, which are not shown
+//	client FRAME, home FRAME    as frame.ParseText reads it
+//	answer [ok] [err=406] [text="..."] [queue="..."] [messages=N] [consumers=N]
+//	                            the answer to the oldest open errand
+//	tick D                      D later, the Conn is told the time
+//	shutdown, linkdown, end     the end of the session, in three ways
+//	status, counters [NAME]     show what the Conn says of itself, and the counters
+//
+// An OPTION is of a definition: hash-on, queue-declare, queue-bind, queue-purge,
+// queue-delete, or a queue argument, which begins with x-. Names that begin with
+// "shard." match a policy with all defaults.
+type script struct {
+	t       *testing.T
+	batched bool // consecutive frames of one side are one batch
+	conn    *Conn
+	out     Out
+	snap    snapshot
+	now     time.Time
+	errands []Errand // not answered yet
+	total   *shard.Counters
+
+	side   string // where the frames in buffer come from
+	buffer []byte // of the reader; every batch lies in it
+	result []line
+	sent   map[string][]byte // by destination
+}
+
+// line is one line of output; seen is how many inputs there were before.
+type line struct {
+	seen int
+	text string
+}
+
+func newScript(t *testing.T, batched bool) *script {
+	s := &script{t: t, batched: batched, now: time.Unix(0, 0), total: &shard.Counters{}, sent: map[string][]byte{}}
+	s.snap.init()
+	s.session(nil)
+	return s
+}
+
+func (s *script) session(o options) {
+	s.conn = New("/", o.num("frame-max", 131072), s.snap.make(), s.total, 1)
+	s.errands = nil
+}
+
+// do runs input line number n.
+func (s *script) do(n int, input string) {
+	verb, rest, _ := strings.Cut(input, " ")
+	if verb == "client" || verb == "home" {
+		if s.side != verb {
+			s.flush(n - 1)
+		}
+		f, err := frame.ParseText(rest)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.side, s.buffer = verb, append(s.buffer, f...)
+		if !s.batched {
+			s.flush(n)
+		}
+		return
+	}
+	s.flush(n - 1)
+	name, o := splitOptions(rest)
+	if !s.control(n, verb, name, o) {
+		s.t.Fatalf("unknown line %q", input)
+	}
+	s.conn.EndBatch()
+	s.take(n)
+}
+
+func (s *script) control(n int, verb, name string, o options) bool {
+	switch verb {
+	case "session":
+		s.session(o)
+	case "open":
+		s.open(name)
+	case "policy", "stream", "absent":
+		s.snap.add(verb, name, o)
+		s.conn.Use(s.snap.make())
+	case "answer":
+		e := s.errands[0]
+		s.errands = s.errands[1:]
+		s.conn.Answered(o.answer(e), &s.out)
+	case "tick":
+		d, err := time.ParseDuration(name)
+		s.now = s.now.Add(d)
+		s.conn.Tick(s.now, &s.out)
+		return err == nil
+	case "shutdown":
+		s.conn.Shut(&frame.ConnError{Code: frame.ConnectionForced, Text: "shutdown"}, &s.out)
+	case "linkdown":
+		s.conn.LinkDown(&frame.ConnError{Code: frame.ConnectionForced, Text: "the broker is gone"}, &s.out)
+	case "end":
+		s.conn.End(&s.out)
+	case "status":
+		f := s.conn.Farewell()
+		s.say(n, "channels=%d held=%d orderly=%v farewell=%q %d %q", s.conn.Channels(), s.conn.Held(), s.conn.Orderly(), f.By, f.Code, f.Text)
+	case "counters":
+		k := cmp.Or(s.snap.counters[name], s.total)
+		s.say(n, "published=%d delivered=%d confirmed=%d nacked=%d returned=%d refused=%d", k.Published.Load(),
+			k.Delivered.Load(), k.Confirmed.Load(), k.Nacked.Load(), k.Returned.Load(), k.Refused.Load())
+	default:
+		return false
+	}
+	return true
+}
+
+// open opens a channel, as every client does before all else.
+func (s *script) open(number string) {
+	ask, answer := text("%s channel.open", number), text("%s channel.open-ok", number)
+	if s.conn.FromClient(ask, &s.out) != nil || s.conn.FromHome(answer, &s.out) != nil ||
+		!bytes.Equal(s.out.Home.AppendTo(nil), ask) || !bytes.Equal(s.out.Client.AppendTo(nil), answer) {
+		s.t.Errorf("channel %s does not open", number)
+	}
+	s.out.Reset()
+}
+
+// flush gives the frames in the buffer to the Conn as one batch, takes what comes
+// of it, and then writes over the buffer as the next read would.
+func (s *script) flush(n int) {
+	for _, f := range cut(s.buffer) {
+		var err error
+		if s.side == "client" {
+			err = s.conn.FromClient(f, &s.out)
+		} else {
+			err = s.conn.FromHome(f, &s.out)
+		}
+		if err != nil {
+			s.say(n, "error %v", err)
+		}
+	}
+	s.conn.EndBatch()
+	s.take(n)
+	for i := range s.buffer {
+		s.buffer[i] = 0xEE
+	}
+	s.buffer = s.buffer[:0]
+}
+
+// take writes down everything that is in the Out.
+func (s *script) take(n int) {
+	for _, to := range []struct {
+		name  string
+		bytes *Bytes
+	}{{"home", &s.out.Home}, {"client", &s.out.Client}} {
+		b := to.bytes.AppendTo(nil)
+		if len(b) != to.bytes.Len() {
+			s.t.Errorf("Len is %d, of %d octets for the %s", to.bytes.Len(), len(b), to.name)
+		}
+		for _, f := range cut(b) {
+			s.result = append(s.result, line{n, to.name + " " + f.String()})
+		}
+		s.sent[to.name] = append(s.sent[to.name], b...)
+	}
+	for _, e := range s.out.Errands {
+		s.say(n, "errand %s", errandText(e))
+	}
+	s.errands = append(s.errands, s.out.Errands...)
+	slices.Sort(s.out.Released) // those of one channel come in any order
+	for _, queue := range s.out.Released {
+		s.say(n, "released %q", queue)
+	}
+	if s.out.Secret != nil {
+		s.say(n, "secret %q", s.out.Secret)
+	}
+	if s.out.Done {
+		s.say(n, "done")
+	}
+	s.out.Reset()
+}
+
+// say adds a line that is neither of the destinations'.
+func (s *script) say(n int, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.result = append(s.result, line{n, text})
+	s.sent["else"] = append(s.sent["else"], text+"\n"...)
+}
+
+// text is a frame from its text.
+func text(format string, args ...any) frame.Frame {
+	f, err := frame.ParseText(fmt.Sprintf(format, args...))
+	if err != nil {
+		panic(err)
+	}
+	return f
+}
+
+// cut takes whole frames one after the other, each with a capacity to the end of
+// the buffer, as a Reader gives them.
+func cut(b []byte) (frames []frame.Frame) {
+	for len(b) > 0 {
+		n := frame.Overhead + int(b[3])<<24 + int(b[4])<<16 + int(b[5])<<8 + int(b[6])
+		frames = append(frames, frame.Frame(b[:n]))
+		b = b[n:]
+	}
+	return frames
+}
+
+func errandText(e Errand) string {
+	kinds := [...]string{Learn: "learn", Make: "make", Forget: "forget", Pick: "pick", Count: "count", Purge: "purge", Destroy: "destroy"}
+	text := fmt.Sprintf("%s %s ch=%d", kinds[e.Kind], e.Stream.Stream, e.Channel)
+	if e.Kind == Make {
+		text += fmt.Sprintf(" type=%s durable=%v", e.Declared.Type, e.Declared.Durable)
+		if e.Declared.HashOn.Source != shard.HashUnset {
+			text += " hash-on=" + e.Declared.HashOn.String()
+		}
+	}
+	if e.IfUnused {
+		text += " if-unused"
+	}
+	if e.IfEmpty {
+		text += " if-empty"
+	}
+	return text
+}
+
+// options are the NAME=VALUE words of a line; a lone word is its value "".
+type options map[string]string
+
+var optionWord = regexp.MustCompile(`([a-z-]+)(?:=("(?:[^"\\]|\\.)*"|\S+))?`)
+
+// splitOptions also gives the first word, which is a name in most lines.
+func splitOptions(text string) (first string, o options) {
+	first, _, _ = strings.Cut(text, " ")
+	o = options{}
+	for _, m := range optionWord.FindAllStringSubmatch(text, -1) {
+		o[m[1]] = m[2]
+		if unquoted, err := strconv.Unquote(m[2]); err == nil {
+			o[m[1]] = unquoted
+		}
+	}
+	return first, o
+}
+
+func (o options) num(name string, otherwise int) int {
+	if n, err := strconv.Atoi(o[name]); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+func (o options) answer(e Errand) Answer {
+	a := Answer{Channel: e.Channel, Serial: e.Serial, Queue: o["queue"],
+		Messages: uint32(o.num("messages", 0)), Consumers: uint32(o.num("consumers", 0))}
+	if code := o.num("err", 0); code != 0 {
+		a.Err = &frame.ChannelError{Code: uint16(code), Text: o["text"]}
+	}
+	return a
+}

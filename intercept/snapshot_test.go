@@ -1,0 +1,109 @@
+package intercept
+
+import (
+	"maps"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"amqproxy/shard"
+)
+
+// snapshot is what tests build a shard.Snapshot from.
+type snapshot struct {
+	definitions map[string]shard.Definition // by the one name that they are for
+	policies    []shard.Policy
+	streams     map[string]options
+	absent      map[string]bool
+	counters    map[string]*shard.Counters
+}
+
+func (s *snapshot) init() {
+	*s = snapshot{
+		definitions: map[string]shard.Definition{},
+		policies:    []shard.Policy{{Name: "all", Pattern: regexp.MustCompile(`^shard\.`), VHost: "*"}},
+		streams:     map[string]options{},
+		absent:      map[string]bool{},
+		counters:    map[string]*shard.Counters{},
+	}
+}
+
+// add takes a policy, stream or absent line of a script.
+func (s *snapshot) add(verb, name string, o options) {
+	delete(s.streams, name)
+	delete(s.absent, name)
+	switch verb {
+	case "absent":
+		s.absent[name] = true
+		return
+	case "stream":
+		s.streams[name] = o
+	}
+	if s.counters[name] == nil {
+		s.counters[name] = &shard.Counters{}
+	}
+	s.definitions[name] = o.definition()
+	only := regexp.MustCompile("^" + regexp.QuoteMeta(name) + "$")
+	s.policies = append(s.policies, shard.Policy{Name: name, Pattern: only, VHost: "*", Priority: len(s.policies), Definition: name})
+}
+
+func (s *snapshot) make() *shard.Snapshot {
+	rules := shard.NewRules(shard.Parameters{}, s.definitions, s.policies)
+	tables, absent := map[shard.Name]*shard.Table{}, map[shard.Name]bool{}
+	for name, o := range s.streams {
+		settings, _ := rules.Match("/", name)
+		tables[shard.Name{VHost: "/", Stream: name}] = shard.NewTable("/", name, settings, o.declared(), o.shards(name), s.counters[name])
+	}
+	for name := range s.absent {
+		absent[shard.Name{VHost: "/", Stream: name}] = true
+	}
+	return shard.NewSnapshot("n1", shard.NewRules(shard.Parameters{}, maps.Clone(s.definitions), s.policies), tables, absent)
+}
+
+// shards are those of a stream line: the first ones are on this node, n1, and
+// the others on n2.
+func (o options) shards(name string) (all []shard.Shard) {
+	local := o.num("local", 2)
+	for i := range o.num("shards", 3) {
+		node, index := "n1", i
+		if i >= local {
+			node, index = "n2", i-local
+		}
+		all = append(all, shard.Shard{Queue: shard.QueueName(shard.DefaultPrefix, name, node, index),
+			Node: node, Index: index, Weight: shard.DefaultWeight, Local: i < local})
+	}
+	return all
+}
+
+func (o options) declared() shard.Declared {
+	d := shard.Declared{Type: o["type"], Durable: o["durable"] != "false"}
+	d.HashOn, _ = shard.ParseHashOn(o["asked-hash"])
+	return d
+}
+
+func (o options) definition() (d shard.Definition) {
+	d.HashOn, _ = shard.ParseHashOn(o["hash-on"])
+	if o["queue-declare"] == "answer" {
+		d.QueueDeclare = shard.DeclareAnswer
+	}
+	if o["queue-bind"] == "accept-own" {
+		d.QueueBind = shard.BindAcceptOwn
+	}
+	if o["queue-purge"] == "all" {
+		d.QueuePurge = shard.SetAll
+	}
+	if o["queue-delete"] == "all" {
+		d.QueueDelete = shard.SetAll
+	}
+	d.QueueArguments = map[string]any{}
+	for name, v := range o {
+		if !strings.HasPrefix(name, "x-") {
+			continue
+		}
+		d.QueueArguments[name] = v
+		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
+			d.QueueArguments[name] = n
+		}
+	}
+	return d
+}
