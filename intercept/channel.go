@@ -25,6 +25,7 @@ type channel struct {
 	deadline time.Time           // of the wait for confirms before we close it
 	left     bool                // the client closed it while we were about to
 
+	holds     string            // the name of a stream that others wait for while we change it
 	lastQueue string            // the virtual queue that a queue.declare answered here last; "" if a real one
 	consumers map[string]string // consumer tag → shard, of consumers on streams
 	nextGet   int               // rotation of basic.get; -1 before the first
@@ -52,6 +53,7 @@ type wait struct {
 	what   waiting
 	kind   Kind
 	serial uint32
+	name   string      // the stream that it is about
 	frame  frame.Frame // the client's method that it is about
 	table  *shard.Table
 	asked  shard.Declared
@@ -120,8 +122,12 @@ func (c *Conn) remove(ch *channel, out *Out) {
 	c.open--
 }
 
-// release gives the places of the channel's consumers back.
+// release gives back what the channel has of the node's.
 func (c *Conn) release(ch *channel, out *Out) {
+	if ch.holds != "" {
+		out.Abandoned = append(out.Abandoned, ch.holds)
+		ch.holds = ""
+	}
 	for _, queue := range ch.consumers {
 		out.Released = append(out.Released, queue)
 	}

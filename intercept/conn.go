@@ -23,6 +23,7 @@ type Conn struct {
 	names    map[string]name // what snap says of the names used lately
 	rnd      uint64          // state of a splitmix64 generator: random streams, ties
 	serial   uint32          // of the last errand
+	learned  string          // the name that the node was asked about for the frame in hand
 
 	channels []*channel // by number; nil where closed
 	held     *channel   // whose publish method is a view into the input

@@ -191,6 +191,8 @@ func (r *fuzzRun) answer(how byte) {
 	case e.Kind == Pick:
 		a.Queue = fmt.Sprintf("stream: shard.a - n1 - %d", e.Serial)
 		r.seats[a.Queue] = 0
+	case e.Kind == Declare || e.Kind == Delete:
+		a.Held = e.Stream.Stream
 	case e.Kind == Learn || e.Kind == Forget:
 		r.snap.add("absent", e.Stream.Stream, nil)
 	case e.Kind == Make:

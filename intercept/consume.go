@@ -17,7 +17,7 @@ func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 	name := ch.queueName(a.ShortStr())
 	_, verdict := c.find(name)
 	switch {
-	case !a.OK() || verdict == shard.Ordinary:
+	case !a.OK() || verdict.Passes():
 		c.forward(ch, f, out)
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)
@@ -73,7 +73,7 @@ func (c *Conn) basicGet(ch *channel, f frame.Frame, out *Out) {
 	name := ch.queueName(a.ShortStr())
 	table, verdict := c.find(name)
 	switch {
-	case !a.OK() || verdict == shard.Ordinary:
+	case !a.OK() || verdict.Passes():
 		c.forward(ch, f, out)
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)

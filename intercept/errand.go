@@ -9,7 +9,9 @@ import (
 type Kind uint8
 
 const (
-	Learn   Kind = iota // ask whether the name is a stream; a new Snapshot then says so
+	Learn   Kind = iota // ask what the name is; a new Snapshot then says so
+	Declare             // an exchange.declare is about to go up; Answer.Held
+	Delete              // an exchange.delete is about to go up; Answer.Held
 	Make                // make the stream's shards; the exchange is there
 	Forget              // the stream's exchange is gone
 	Pick                // choose a local shard for a consumer; Answer.Queue, which Out.Released ends
@@ -25,6 +27,7 @@ type Errand struct {
 	Kind     Kind
 	Stream   shard.Name
 	Declared shard.Declared // Make
+	Held     bool           // Make: the name is held
 	IfUnused bool           // Destroy
 	IfEmpty  bool           // Destroy
 }
@@ -33,6 +36,7 @@ type Errand struct {
 type Answer struct {
 	Channel   uint16
 	Serial    uint32
+	Held      string              // the name that waits for us to come to an end: Make, Forget or Out.Abandoned
 	Err       *frame.ChannelError // what the client is told; its Method is filled in here
 	Queue     string
 	Messages  uint32
@@ -43,7 +47,8 @@ type Answer struct {
 func (c *Conn) errand(ch *channel, f frame.Frame, e Errand, out *Out) {
 	c.serial++
 	e.Channel, e.Serial = ch.number, c.serial
-	ch.wait = wait{what: waitErrand, kind: e.Kind, serial: c.serial, frame: append(frame.Frame(nil), f...)}
+	ch.wait = wait{what: waitErrand, kind: e.Kind, serial: c.serial, name: e.Stream.Stream,
+		asked: e.Declared, frame: append(frame.Frame(nil), f...)}
 	out.Errands = append(out.Errands, e)
 }
 
@@ -55,10 +60,14 @@ func (c *Conn) Answered(a Answer, out *Out) {
 		if a.Queue != "" { // nobody will consume from it any more
 			out.Released = append(out.Released, a.Queue)
 		}
+		if a.Held != "" {
+			out.Abandoned = append(out.Abandoned, a.Held)
+		}
 		return
 	}
 	w := ch.wait
 	ch.wait = wait{}
+	ch.holds = a.Held
 	if a.Err != nil {
 		e := *a.Err
 		e.Method = w.frame.Method()
@@ -67,7 +76,13 @@ func (c *Conn) Answered(a Answer, out *Out) {
 	}
 	switch w.kind {
 	case Learn:
+		c.learned = w.name
 		c.clientMethod(ch, w.frame, out)
+		c.learned = ""
+	case Declare:
+		c.declareUp(ch, w, out)
+	case Delete:
+		c.deleteUp(ch, w, out)
 	case Make:
 		c.replyUnless(ch, nowait(w.frame), frame.ExchangeDeclareOk, out)
 	case Forget:

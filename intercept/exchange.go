@@ -46,8 +46,15 @@ func (c *Conn) exchangeDeclare(ch *channel, f frame.Frame, out *Out) {
 		c.fail(ch, refusal(f.Method(), err.Error()), out)
 		return
 	}
-	ch.wait = wait{what: waitDeclareOk, frame: append(frame.Frame(nil), f...), asked: asked}
-	out.Home.built(out.Home.build(ch.number, f.Method()).Short(0).ShortStr(name).ShortStr("direct").
+	// Who publishes to it must wait from before the exchange is there until its
+	// shards are: RabbitMQ confirms what it drops in between.
+	c.errand(ch, f, Errand{Kind: Declare, Stream: shard.Name{VHost: c.vhost, Stream: name}, Declared: asked}, out)
+}
+
+// declareUp sends the declare to the broker.
+func (c *Conn) declareUp(ch *channel, w wait, out *Out) {
+	ch.wait = wait{what: waitDeclareOk, frame: w.frame, asked: w.asked, name: w.name}
+	out.Home.built(out.Home.build(ch.number, frame.ExchangeDeclare).Short(0).ShortStr(w.name).ShortStr("direct").
 		Bit(false).Bit(true).Bit(false).Bit(false).Bit(false).Table(nil))
 }
 
@@ -101,10 +108,7 @@ func (c *Conn) inTheWay(ch *channel, f frame.Frame) frame.Frame {
 	if class, id := a.Short(), a.Short(); code != frame.PreconditionFailed || class != frame.ExchangeDeclare.Class() || id != frame.ExchangeDeclare.ID() {
 		return f
 	}
-	d := ch.wait.frame.Args()
-	d.Short()
-	name := d.ShortStr()
-	e := refusal(frame.ExchangeDeclare, fmt.Sprintf("exchange '%s' is there and is no stream's: delete it (its queues keep their messages) and declare it again; the broker said: %s", name, text))
+	e := refusal(frame.ExchangeDeclare, fmt.Sprintf("exchange '%s' is there and is no stream's: delete it (its queues keep their messages) and declare it again; the broker said: %s", ch.wait.name, text))
 	return frame.AppendChannelClose(nil, ch.number, e)
 }
 
@@ -113,18 +117,26 @@ func (c *Conn) inTheWay(ch *channel, f frame.Frame) frame.Frame {
 func (c *Conn) exchangeDelete(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
 	a.Short()
-	name, ifUnused := a.ShortStr(), a.Bit()
+	name := a.ShortStr()
 	_, verdict := c.find(name)
 	switch {
-	case !a.OK() || verdict == shard.Ordinary:
+	case !a.OK() || verdict.Passes():
 		c.forward(ch, f, out)
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)
 	case c.awaitReplies(ch, f):
 	default:
-		ch.wait = wait{what: waitDeleteOk, frame: append(frame.Frame(nil), f...)}
-		out.Home.built(out.Home.build(ch.number, f.Method()).Short(0).ShortStr(string(name)).Bit(ifUnused).Bit(false))
+		c.errand(ch, f, Errand{Kind: Delete, Stream: shard.Name{VHost: c.vhost, Stream: string(name)}}, out)
 	}
+}
+
+// deleteUp sends the delete to the broker.
+func (c *Conn) deleteUp(ch *channel, w wait, out *Out) {
+	a := w.frame.Args()
+	a.Short()
+	a.ShortStr()
+	ch.wait = wait{what: waitDeleteOk, frame: w.frame, name: w.name}
+	out.Home.built(out.Home.build(ch.number, frame.ExchangeDelete).Short(0).ShortStr(w.name).Bit(a.Bit()).Bit(false))
 }
 
 // exchangeAnswered takes declare-ok and delete-ok; true when they are about a
@@ -139,9 +151,8 @@ func (c *Conn) exchangeAnswered(ch *channel, m frame.Method, out *Out) bool {
 		return false
 	}
 	w := ch.wait
-	a := w.frame.Args()
-	a.Short()
-	c.errand(ch, w.frame, Errand{Kind: kind, Stream: shard.Name{VHost: c.vhost, Stream: string(a.ShortStr())}, Declared: w.asked}, out)
+	c.errand(ch, w.frame, Errand{Kind: kind, Stream: shard.Name{VHost: c.vhost, Stream: w.name}, Declared: w.asked, Held: ch.holds != ""}, out)
+	ch.holds = "" // the node ends it with the errand
 	return true
 }
 

@@ -12,8 +12,9 @@ type Out struct {
 	Client Bytes
 	Home   Bytes
 
-	Errands  []Errand
-	Released []string // shards that a consumer from Pick has left, by queue name
+	Errands   []Errand
+	Abandoned []string // streams that were held for a Declare or Delete that came to nothing
+	Released  []string // shards that a consumer from Pick has left, by queue name
 
 	// Secret is the client's new secret, once the broker has taken it.
 	Secret []byte
@@ -27,7 +28,8 @@ func (o *Out) Reset() {
 	o.Home.reset()
 	clear(o.Errands)
 	clear(o.Released)
-	o.Errands, o.Released = o.Errands[:0], o.Released[:0]
+	clear(o.Abandoned)
+	o.Errands, o.Released, o.Abandoned = o.Errands[:0], o.Released[:0], o.Abandoned[:0]
 	o.Secret, o.Done = nil, false
 }
 

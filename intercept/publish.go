@@ -35,7 +35,11 @@ func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
 	a.Octet()
 	table, verdict := c.target(ch, exchange, key)
 	switch {
-	case !a.OK() || verdict == shard.Ordinary:
+	case verdict == shard.Absent && len(exchange) > 0 && a.OK():
+		// To let it through would be to lose it, if the exchange has just come.
+		c.publishAbsent(ch, f, string(exchange), out)
+		return
+	case !a.OK() || verdict.Passes():
 		c.tally.all.published++
 		ch.publish.state = pubPass
 		ch.publish.content.begin()
@@ -47,7 +51,10 @@ func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
 		if len(name) == 0 {
 			name = key
 		}
-		c.errand(ch, f, Errand{Kind: Learn, Stream: shard.Name{VHost: c.vhost, Stream: string(name)}}, out)
+		c.learn(ch, f, string(name), out)
+		return
+	case len(table.Shards) == 0 && c.learned != table.Stream:
+		c.learn(ch, f, table.Stream, out) // they may be on their way
 		return
 	case len(table.Shards) == 0:
 		c.fail(ch, &frame.ChannelError{Code: frame.NotFound, Method: frame.BasicPublish, Text: fmt.Sprintf(
@@ -69,6 +76,17 @@ func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
 	}
 }
 
+// publishAbsent asks anew for an exchange that was not there, and refuses the
+// message as the broker would if it still is not.
+func (c *Conn) publishAbsent(ch *channel, f frame.Frame, exchange string, out *Out) {
+	if c.learned != exchange {
+		c.learn(ch, f, exchange, out)
+		return
+	}
+	c.fail(ch, &frame.ChannelError{Code: frame.NotFound, Method: frame.BasicPublish,
+		Text: fmt.Sprintf("no exchange '%s' in vhost '%s'", exchange, c.vhost)}, out)
+}
+
 // target tells whether a message is for a stream: by its exchange, or by its key
 // when it goes to the default exchange, which would take it to the queue V.
 func (c *Conn) target(ch *channel, exchange, key []byte) (*shard.Table, shard.Verdict) {
@@ -82,7 +100,7 @@ func (c *Conn) target(ch *channel, exchange, key []byte) (*shard.Table, shard.Ve
 		return nil, shard.Ordinary
 	}
 	t, v := c.find(exchange)
-	if v != shard.Unknown {
+	if v == shard.IsStream || v == shard.Ordinary {
 		if ch.lastExchange != string(exchange) {
 			ch.lastExchange = string(exchange)
 		}
@@ -130,7 +148,7 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 		return
 	}
 	item := p.table.BCC(p.table.Pick(p.hash(f, h, c)))
-	size := len(f) + len(item) + maxSpliceExtra
+	size := len(f) + growth(h, item)
 	if size > c.frameMax {
 		c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: frame.BasicPublish,
 			Text: "the message's properties leave no room in a frame for the shard of stream '" + p.table.Stream + "'"}, out)

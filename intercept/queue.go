@@ -27,7 +27,7 @@ func (c *Conn) queueDeclare(ch *channel, f frame.Frame, out *Out) {
 	args := a.Table()
 	table, verdict := c.find(name)
 	switch {
-	case !a.OK() || verdict == shard.Ordinary:
+	case !a.OK() || verdict.Passes():
 		ch.lastQueue = ""
 		c.forward(ch, f, out)
 		return
@@ -77,17 +77,34 @@ func queueAsked(t *shard.Table, durable, exclusive, autoDelete bool, args frame.
 		if string(key) == "x-queue-type" && !set {
 			current, set = "classic", true
 		}
-		received, plain := v.Text()
-		if !plain {
-			received = v.String()
+		if !set {
+			return differs(string(key), plainText(v), "none")
 		}
-		if text := fmt.Sprint(current); !set {
-			return differs(string(key), received, "none")
-		} else if text != received {
-			return differs(string(key), received, text)
+		if !equals(v, current) {
+			return differs(string(key), plainText(v), fmt.Sprint(current))
 		}
 	}
 	return nil
+}
+
+func plainText(v frame.Field) string {
+	if text, plain := v.Text(); plain {
+		return text
+	}
+	return v.String()
+}
+
+// equals compares an argument with the definition's. Integers of any width are
+// equal, a number and its text are not.
+func equals(v frame.Field, current any) bool {
+	if text, isText := current.(string); isText {
+		return v.Type == 'S' && string(v.Value) == text
+	}
+	if _, isBool := current.(bool); isBool != (v.Type == 't') || v.Type == 'S' || v.Type == 'x' {
+		return false
+	}
+	text, plain := v.Text()
+	return plain && text == fmt.Sprint(current)
 }
 
 // countAnswered answers a declare of V with the sums over its shards.
@@ -138,7 +155,7 @@ func (c *Conn) queueSet(ch *channel, f frame.Frame, out *Out) {
 	name := ch.queueName(a.ShortStr())
 	table, verdict := c.find(name)
 	switch {
-	case !a.OK() || verdict == shard.Ordinary:
+	case !a.OK() || verdict.Passes():
 		c.forward(ch, f, out)
 		return
 	case verdict == shard.Unknown:

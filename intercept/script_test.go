@@ -20,7 +20,8 @@ import (
 //	session [frame-max=N]       begin with a new Conn; the streams stay
 //	policy NAME [OPTION]...     a definition for one name, which is no stream yet
 //	stream NAME [shards=3] [local=2] [type=T] [durable=false] [asked-hash=H] [OPTION]...
-//	absent NAME                 it is known to be no stream
+//	absent NAME                 there was no such exchange lately
+//	other NAME                  it is an exchange of another kind
 //	open N                      channel.open and open-ok, which are not shown
 //	client FRAME, home FRAME    as frame.ParseText reads it
 //	answer [ok] [err=406] [text="..."] [queue="..."] [messages=N] [consumers=N]
@@ -98,7 +99,7 @@ func (s *script) control(n int, verb, name string, o options) bool {
 		s.session(o)
 	case "open":
 		s.open(name)
-	case "policy", "stream", "absent":
+	case "policy", "stream", "absent", "other":
 		s.snap.add(verb, name, o)
 		s.conn.Use(s.snap.make())
 	case "answer":
@@ -184,6 +185,9 @@ func (s *script) take(n int) {
 	for _, queue := range s.out.Released {
 		s.say(n, "released %q", queue)
 	}
+	for _, stream := range s.out.Abandoned {
+		s.say(n, "abandoned %s", stream)
+	}
 	if s.out.Secret != nil {
 		s.say(n, "secret %q", s.out.Secret)
 	}
@@ -221,13 +225,16 @@ func cut(b []byte) (frames []frame.Frame) {
 }
 
 func errandText(e Errand) string {
-	kinds := [...]string{Learn: "learn", Make: "make", Forget: "forget", Pick: "pick", Count: "count", Purge: "purge", Destroy: "destroy"}
+	kinds := [...]string{Learn: "learn", Declare: "declare", Delete: "delete", Make: "make", Forget: "forget", Pick: "pick", Count: "count", Purge: "purge", Destroy: "destroy"}
 	text := fmt.Sprintf("%s %s ch=%d", kinds[e.Kind], e.Stream.Stream, e.Channel)
 	if e.Kind == Make {
 		text += fmt.Sprintf(" type=%s durable=%v", e.Declared.Type, e.Declared.Durable)
 		if e.Declared.HashOn.Source != shard.HashUnset {
 			text += " hash-on=" + e.Declared.HashOn.String()
 		}
+	}
+	if e.Held {
+		text += " held"
 	}
 	if e.IfUnused {
 		text += " if-unused"
@@ -266,6 +273,9 @@ func (o options) num(name string, otherwise int) int {
 func (o options) answer(e Errand) Answer {
 	a := Answer{Channel: e.Channel, Serial: e.Serial, Queue: o["queue"],
 		Messages: uint32(o.num("messages", 0)), Consumers: uint32(o.num("consumers", 0))}
+	if _, held := o["held"]; held {
+		a.Held = e.Stream.Stream
+	}
 	if code := o.num("err", 0); code != 0 {
 		a.Err = &frame.ChannelError{Code: uint16(code), Text: o["text"]}
 	}

@@ -39,6 +39,7 @@ type session struct {
 	fromClient, toBroker, fromBroker, toClient []frame.Frame
 	errands                                    []Errand
 	seats                                      map[string]int
+	holds                                      int // of names, that have to come to an end
 }
 
 func newSession(t *rapid.T) *session {
@@ -120,6 +121,12 @@ func (s *session) collect() {
 		s.toClient = append(s.toClient, f)
 	}
 	s.errands = append(s.errands, s.out.Errands...)
+	for _, e := range s.out.Errands {
+		if e.Held {
+			s.holds--
+		}
+	}
+	s.holds -= len(s.out.Abandoned)
 	for _, queue := range s.out.Released {
 		s.seats[queue]++
 	}
@@ -138,6 +145,9 @@ func (s *session) answer() {
 	case e.Kind == Pick:
 		a.Queue = fmt.Sprintf("seat %d", e.Serial)
 		s.seats[a.Queue] = 0
+	case e.Kind == Declare || e.Kind == Delete:
+		a.Held = e.Stream.Stream
+		s.holds++
 	case e.Kind == Learn && e.Stream.Stream == "shard.n":
 		s.snap.add("absent", e.Stream.Stream, nil)
 	case s.snap.streams[e.Stream.Stream] == nil && (e.Kind == Learn || e.Kind == Make):
@@ -163,6 +173,9 @@ func (s *session) finish() {
 	}
 	if s.conn.Channels() != 0 || s.conn.Held() != 0 {
 		s.t.Fatalf("%d channels are left, and %d octets held", s.conn.Channels(), s.conn.Held())
+	}
+	if s.holds != 0 {
+		s.t.Fatalf("%d names are held for ever", s.holds)
 	}
 	for seat, n := range s.seats {
 		if n != 1 {

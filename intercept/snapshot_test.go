@@ -14,7 +14,7 @@ type snapshot struct {
 	definitions map[string]shard.Definition // by the one name that they are for
 	policies    []shard.Policy
 	streams     map[string]options
-	absent      map[string]bool
+	none        map[string]shard.Verdict
 	counters    map[string]*shard.Counters
 }
 
@@ -23,7 +23,7 @@ func (s *snapshot) init() {
 		definitions: map[string]shard.Definition{},
 		policies:    []shard.Policy{{Name: "all", Pattern: regexp.MustCompile(`^shard\.`), VHost: "*"}},
 		streams:     map[string]options{},
-		absent:      map[string]bool{},
+		none:        map[string]shard.Verdict{},
 		counters:    map[string]*shard.Counters{},
 	}
 }
@@ -31,10 +31,13 @@ func (s *snapshot) init() {
 // add takes a policy, stream or absent line of a script.
 func (s *snapshot) add(verb, name string, o options) {
 	delete(s.streams, name)
-	delete(s.absent, name)
+	delete(s.none, name)
 	switch verb {
+	case "other":
+		s.none[name] = shard.Ordinary
+		return
 	case "absent":
-		s.absent[name] = true
+		s.none[name] = shard.Absent
 		return
 	case "stream":
 		s.streams[name] = o
@@ -49,15 +52,15 @@ func (s *snapshot) add(verb, name string, o options) {
 
 func (s *snapshot) make() *shard.Snapshot {
 	rules := shard.NewRules(shard.Parameters{}, s.definitions, s.policies)
-	tables, absent := map[shard.Name]*shard.Table{}, map[shard.Name]bool{}
+	tables, others := map[shard.Name]*shard.Table{}, map[shard.Name]shard.Verdict{}
 	for name, o := range s.streams {
 		settings, _ := rules.Match("/", name)
 		tables[shard.Name{VHost: "/", Stream: name}] = shard.NewTable("/", name, settings, o.declared(), o.shards(name), s.counters[name])
 	}
-	for name := range s.absent {
-		absent[shard.Name{VHost: "/", Stream: name}] = true
+	for name, what := range s.none {
+		others[shard.Name{VHost: "/", Stream: name}] = what
 	}
-	return shard.NewSnapshot("n1", shard.NewRules(shard.Parameters{}, maps.Clone(s.definitions), s.policies), tables, absent)
+	return shard.NewSnapshot("n1", shard.NewRules(shard.Parameters{}, maps.Clone(s.definitions), s.policies), tables, others)
 }
 
 // shards are those of a stream line: the first ones are on this node, n1, and

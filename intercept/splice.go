@@ -10,9 +10,18 @@ import (
 // the array's length, which is filled in.
 const bccEntry = "\x03BCCA\x00\x00\x00\x00"
 
-// maxSpliceExtra is what Splice may add beside the item: the entry and the
-// length of a table that was not there.
-const maxSpliceExtra = len(bccEntry) + 4
+// growth is how many octets Splice adds.
+func growth(h frame.Header, item []byte) int {
+	switch _, end, ok := findBCC(h); {
+	case !ok:
+		return 0
+	case h.Table == nil:
+		return len(item) + len(bccEntry) + 4
+	case end == 0:
+		return len(item) + len(bccEntry)
+	}
+	return len(item)
+}
 
 // Splice appends header frame f to dst with one more item in its BCC header. The
 // broker routes by it, strips the header, and the consumer sees nothing of it,

@@ -101,7 +101,7 @@ func checkSplice(t *testing.T, f frame.Frame) bool {
 		return false
 	}
 	got := frame.Frame(dst[len(before):])
-	if !bytes.HasPrefix(dst, before) || len(got) > len(f)+len(spliceItem)+maxSpliceExtra {
+	if !bytes.HasPrefix(dst, before) || len(got) != len(f)+growth(h, spliceItem) {
 		t.Fatalf("%d octets behind %q became %q", len(f), before, dst)
 	}
 	_, _, _, hadBCC := bccOf(h.Table)

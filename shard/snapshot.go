@@ -13,36 +13,42 @@ type Name struct {
 }
 
 // Snapshot is everything that a session needs to know about names: which are
-// streams, and which of those that match a policy are known not to be. Immutable.
+// streams, and what those are that match a policy and are none. Immutable.
 type Snapshot struct {
 	node   string
 	rules  *Rules
 	tables map[Name]*Table
-	absent map[Name]bool
+	others map[Name]Verdict
 }
 
-// NewSnapshot makes the Snapshot of a node; it takes ownership of the maps.
-func NewSnapshot(node string, rules *Rules, tables map[Name]*Table, absent map[Name]bool) *Snapshot {
-	return &Snapshot{node: node, rules: rules, tables: tables, absent: absent}
+// NewSnapshot makes the Snapshot of a node; it takes ownership of the maps. What
+// others says of a name holds against a table.
+func NewSnapshot(node string, rules *Rules, tables map[Name]*Table, others map[Name]Verdict) *Snapshot {
+	return &Snapshot{node: node, rules: rules, tables: tables, others: others}
 }
 
 // Verdict is what a name is.
 type Verdict uint8
 
 const (
-	Ordinary Verdict = iota // not a stream
+	Ordinary Verdict = iota // not a stream: it matches no policy, or is an exchange of another kind
 	IsStream
-	Unknown // it matches a policy, and nobody has asked the broker yet
+	Absent  // it matches a policy, and lately there was no such exchange
+	Unknown // it matches a policy, and the node has to be asked: it may be changing just now
 )
+
+// Passes tells whether what a client does with the name is none of our business,
+// but for publishing to it as an exchange: an Absent one may be there meanwhile.
+func (v Verdict) Passes() bool { return v == Ordinary || v == Absent }
 
 // Find tells what name is in vhost; the table is there for IsStream only.
 func (s *Snapshot) Find(vhost, name string) (*Table, Verdict) {
 	n := Name{vhost, name}
+	if v, known := s.others[n]; known {
+		return nil, v
+	}
 	if t := s.tables[n]; t != nil {
 		return t, IsStream
-	}
-	if s.absent[n] {
-		return nil, Ordinary
 	}
 	if _, match := s.rules.Match(vhost, name); match {
 		return nil, Unknown

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Shard is one queue of a stream that is ready to take messages.
@@ -143,4 +145,14 @@ func (t *Table) Equivalent(asked Declared) error {
 		return differs("hash-on", asked.HashOn.String(), on.String())
 	}
 	return nil
+}
+
+// Digest is a short text that is equal for tables that send every key to the
+// same queue.
+func (t *Table) Digest() string {
+	d := xxhash.New()
+	for _, s := range t.Shards {
+		fmt.Fprintf(d, "%q %d\n", s.Queue, s.Weight)
+	}
+	return fmt.Sprintf("%016x", d.Sum64())
 }

@@ -17,11 +17,12 @@ var imports = map[string][]string{
 	"shard":           {"xxhash"},
 	"intercept":       {"frame", "shard"},
 	"internal/keeper": {"frame", "shard", "amqp091-go"},
-	"internal/node":   {"shard", "internal/keeper", "zap"},
+	"internal/node":   {"shard", "membership", "internal/keeper", "zap"},
+	"membership":      {"memberlist", "zap"},
 	"internal/proxy":  {"frame", "shard", "intercept", "zap"},
 	"internal/config": {"shard"},
 	"internal/admin":  {"internal/node", "internal/proxy"},
-	"cmd/amqproxy":    {"internal/admin", "internal/config", "internal/keeper", "internal/node", "internal/proxy", "zap"},
+	"cmd/amqproxy":    {"internal/admin", "internal/config", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
 }
 
 // placed are the libraries that only some may import.

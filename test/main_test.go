@@ -26,5 +26,6 @@ func run(m *testing.M) int {
 	}
 	rabbit = node
 	defer node.Close()
+	defer threeBrokers.close()
 	return m.Run()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -19,6 +21,7 @@ import (
 	"amqproxy/internal/keeper"
 	"amqproxy/internal/node"
 	"amqproxy/internal/proxy"
+	"amqproxy/membership"
 )
 
 func runCommand() *cobra.Command {
@@ -76,13 +79,22 @@ func serve(cfg *config.Config) error {
 	defer stop()
 
 	k := keeper.New(cfg.Broker)
-	n, err := node.New(node.Config{
-		Name: cfg.Node, Rules: cfg.Rules, DeclareTimeout: cfg.Limits.DeclareTimeout,
-		StateFile: filepath.Join(cfg.StateDir, "streams.json"),
-	}, k, log)
+	state, err := node.OpenState(filepath.Join(cfg.StateDir, "state.json"), cfg.Node)
 	if err != nil {
 		return err
 	}
+	cluster, err := membership.New(membership.Config{
+		ID: state.Identity(), Node: cfg.Node, Remember: state.Remembered(),
+		Listen: cfg.Gossip.Listen, Advertise: cfg.Gossip.Advertise, Join: cfg.Gossip.Join,
+		Label: cfg.Gossip.Label, SecretKey: cfg.Gossip.Secret,
+	}, log)
+	if err != nil {
+		return err
+	}
+	n := node.New(node.Config{
+		Name: cfg.Node, ID: state.Identity(), Broker: cmp.Or(cfg.BrokerAdvertise, cfg.Broker), Rules: cfg.Rules, State: state,
+		DeclareTimeout: cfg.Limits.DeclareTimeout, LostGrace: cfg.Limits.LostGrace,
+	}, k, cluster, log)
 	server := proxy.New(proxy.Config{
 		Broker: cfg.Broker, LoopbackUsers: cfg.LoopbackUsers, FrameMax: cfg.Limits.FrameMax,
 		HandshakeTimeout: cfg.Limits.HandshakeTimeout, WriteTimeout: cfg.Limits.WriteTimeout,
@@ -95,6 +107,7 @@ func serve(cfg *config.Config) error {
 	serving, end := context.WithCancel(context.Background())
 	defer end()
 	running.Go(func() { k.Run(serving) })
+	running.Go(func() { cluster.Run(serving) })
 	running.Go(func() { n.Run(serving) })
 	adminAddr := ""
 	if cfg.Admin.Listen != "" {
@@ -104,7 +117,7 @@ func serve(cfg *config.Config) error {
 		}
 		adminAddr = ln.Addr().String()
 		h := admin.Handler(admin.Sources{
-			Version: versionText(), Node: cfg.Node, Broker: cfg.Broker, Ping: k.Ping,
+			Version: versionText(), Node: cfg.Node, Broker: cfg.Broker, Ping: func(ctx context.Context) error { return keeper.Ping(ctx, cfg.Broker) },
 			Streams: n, Proxy: server, Draining: func() bool { return ctx.Err() != nil },
 		})
 		running.Go(func() {
@@ -113,8 +126,11 @@ func serve(cfg *config.Config) error {
 			}
 		})
 	}
-	running.Go(func() { awaitSignals(serving, signals, stop, log) })
+	running.Go(func() { awaitSignals(serving, signals, func() { n.Stop(); stop() }, log) })
 
+	if err := join(ctx, cluster, cfg.Limits.JoinTimeout, log); err != nil {
+		return err
+	}
 	starting, cancel := context.WithTimeout(ctx, cfg.Limits.DeclareTimeout)
 	n.Start(starting)
 	cancel()
@@ -126,6 +142,18 @@ func serve(cfg *config.Config) error {
 		zap.Stringer("listen", ln.Addr()), zap.String("broker", cfg.Broker), zap.String("admin", adminAddr))
 	err = server.Serve(ctx, ln)
 	log.Info("amqproxy ends")
+	return err
+}
+
+// join looks for the other proxies: one that hashed over its own shards alone
+// would misplace keys.
+func join(ctx context.Context, cluster *membership.Cluster, timeout time.Duration, log *zap.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	found, err := cluster.Join(ctx)
+	if err == nil && found > 0 {
+		log.Info("joined the other proxies", zap.Int("answered", found))
+	}
 	return err
 }
 

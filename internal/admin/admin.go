@@ -46,6 +46,7 @@ func Handler(s Sources) http.Handler {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry(s), promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /api/v1/members", view(func(*http.Request) any { return s.Streams.Members() }))
 	mux.HandleFunc("GET /api/v1/brokers", view(func(r *http.Request) any { return []BrokerStatus{s.broker(r.Context())} }))
 	mux.HandleFunc("GET /api/v1/streams", view(func(*http.Request) any { return s.Streams.Streams() }))
 	mux.HandleFunc("GET /api/v1/shards", view(func(*http.Request) any { return s.Streams.Shards() }))

@@ -15,17 +15,35 @@ import (
 // Config is what the proxy runs on. Printing it shows no password: only Rules
 // has them, where neither fmt nor encoding/json looks.
 type Config struct {
-	Node          string
-	Listen        string // host:port
-	Broker        string // host:port
-	StateDir      string
-	Admin         Admin
-	Rules         *shard.Rules
-	Streams       Streams
-	LoopbackUsers []string
-	Limits        Limits
-	Log           Log
+	Node            string
+	Listen          string // host:port
+	Broker          string // host:port
+	BrokerAdvertise string // host:port; "" means Broker
+	StateDir        string
+	Gossip          Gossip
+	Admin           Admin
+	Rules           *shard.Rules
+	Streams         Streams
+	LoopbackUsers   []string
+	Limits          Limits
+	Log             Log
 }
+
+// Gossip is how proxies find each other.
+type Gossip struct {
+	Listen    string   // host:port; "" means that this node is alone
+	Advertise string   // host:port; "" means Listen
+	Join      []string // host:port of others
+	Label     string
+	Secret    Secret // encrypts the gossip; 16, 24 or 32 bytes, or none
+}
+
+// Secret is a key that printing shows as asterisks.
+type Secret []byte
+
+func (Secret) String() string               { return masked }
+func (Secret) GoString() string             { return masked }
+func (Secret) MarshalText() ([]byte, error) { return []byte(masked), nil }
 
 // Admin is the HTTP side of the proxy.
 type Admin struct {
@@ -46,7 +64,9 @@ type Limits struct {
 	WriteTimeout     time.Duration
 	DeclareTimeout   time.Duration
 	ShutdownTimeout  time.Duration
-	MaxConnections   int // 0 means no limit
+	JoinTimeout      time.Duration // how long a start looks for other proxies
+	LostGrace        time.Duration // how long a silent node's shards stay in use
+	MaxConnections   int           // 0 means no limit
 	FrameMax         uint32
 }
 
@@ -71,6 +91,8 @@ func Default() *Config {
 			WriteTimeout:     30 * time.Second,
 			DeclareTimeout:   5 * time.Second,
 			ShutdownTimeout:  10 * time.Second,
+			JoinTimeout:      5 * time.Second,
+			LostGrace:        30 * time.Second,
 			FrameMax:         131072,
 		},
 		Log: Log{Level: slog.LevelInfo, Format: "auto"},

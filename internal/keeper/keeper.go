@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -33,16 +34,44 @@ type access struct {
 
 // link is one connection. Errands share it, each on a channel of its own.
 type link struct {
+	made   chan struct{} // closed when the next three are set
 	conn   *amqp.Connection
 	socket net.Conn
-	users  int
-	used   time.Time
+	err    error
+
+	cut   atomic.Bool // an errand's time was over, and it took the socket with it
+	users int         // guarded by Keeper.mu
+	used  time.Time   // guarded by Keeper.mu
+}
+
+// dead tells whether the link was made and lives no more.
+func (l *link) dead() bool {
+	select {
+	case <-l.made:
+		return l.err != nil || l.cut.Load() || l.conn.IsClosed()
+	default:
+		return false
+	}
+}
+
+// close ends a link that was made; one that is being made ends with its errand.
+func (l *link) close() {
+	select {
+	case <-l.made:
+		if l.socket != nil {
+			l.socket.Close()
+		}
+	default:
+	}
 }
 
 // New returns a Keeper for the broker at host:port. Run must be called too.
 func New(broker string) *Keeper {
 	return &Keeper{broker: broker, links: map[access]*link{}}
 }
+
+// Broker is the broker's host:port.
+func (k *Keeper) Broker() string { return k.broker }
 
 // Run ends idle connections until ctx is done, and all of them then.
 func (k *Keeper) Run(ctx context.Context) {
@@ -65,31 +94,44 @@ func (k *Keeper) drop(which func(*link) bool) {
 	for a, l := range k.links {
 		if which(l) {
 			delete(k.links, a)
-			l.socket.Close() // the broker minds no farewell from an idle connection
+			l.close() // the broker minds no farewell from an idle connection
 		}
 	}
 }
 
 // with runs an errand on a channel of its own. Whatever blocks in it ends when
-// ctx is done: the connection is cut then, which hurts other errands on it only
-// when the broker has stopped answering.
+// ctx is done: the connection is cut then. Errands that shared it are run again,
+// as all of them may be.
 func (k *Keeper) with(ctx context.Context, vhost string, login shard.Login, errand func(*session) error) error {
-	l, err := k.link(ctx, access{vhost, login})
-	if err != nil {
-		return err
-	}
-	defer k.done(l)
-	stop := context.AfterFunc(ctx, func() { l.socket.Close() })
-	defer stop()
-	s := &session{conn: l.conn}
-	defer s.close()
-	if err := errand(s); err != nil {
-		if ctx.Err() != nil {
+	for {
+		l, err := k.link(ctx, access{vhost, login})
+		if err != nil {
+			return err
+		}
+		err = l.run(ctx, errand)
+		k.done(l)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
 			return fmt.Errorf("the broker did not answer in time: %w", ctx.Err())
+		case l.cut.Load():
+			continue
 		}
 		return refused(err)
 	}
-	return nil
+}
+
+// run runs an errand on the link.
+func (l *link) run(ctx context.Context, errand func(*session) error) error {
+	stop := context.AfterFunc(ctx, func() {
+		l.cut.Store(true)
+		l.socket.Close()
+	})
+	defer stop()
+	s := &session{conn: l.conn}
+	defer s.close()
+	return errand(s)
 }
 
 func (k *Keeper) done(l *link) {
@@ -99,27 +141,51 @@ func (k *Keeper) done(l *link) {
 	l.used = time.Now()
 }
 
-// link gives the connection for a, made now if there is none that lives.
+// link gives the connection for a, made now if there is none that lives. Who
+// comes while it is being made waits for it, and holds up nobody else.
 func (k *Keeper) link(ctx context.Context, a access) (*link, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if l := k.links[a]; l != nil && !l.conn.IsClosed() {
+	for {
+		k.mu.Lock()
+		l := k.links[a]
+		if l == nil || l.dead() {
+			l = &link{made: make(chan struct{}), used: time.Now(), users: 1}
+			k.links[a] = l
+			k.mu.Unlock()
+			k.make(ctx, a, l)
+			return l, l.err
+		}
 		l.users++
-		return l, nil
+		k.mu.Unlock()
+		select {
+		case <-l.made:
+		case <-ctx.Done():
+			k.done(l)
+			return nil, fmt.Errorf("broker %s can't be reached: %w", k.broker, ctx.Err())
+		}
+		switch {
+		case l.err == nil && !l.dead():
+			return l, nil
+		case l.err != nil && !isTimeout(l.err):
+			k.done(l)
+			return nil, l.err
+		}
+		k.done(l) // its maker had less time than we have
 	}
-	delete(k.links, a)
-	l, err := k.dial(ctx, a)
-	if err != nil {
-		return nil, err
-	}
-	l.users++
-	k.links[a] = l
-	return l, nil
 }
 
-func (k *Keeper) dial(ctx context.Context, a access) (*link, error) {
-	l := &link{used: time.Now()}
-	conn, err := amqp.DialConfig("amqp://"+k.broker, amqp.Config{
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
+}
+
+// make dials l, for all who wait for it.
+func (k *Keeper) make(ctx context.Context, a access, l *link) {
+	defer close(l.made)
+	l.conn, l.socket, l.err = k.dial(ctx, a)
+}
+
+func (k *Keeper) dial(ctx context.Context, a access) (conn *amqp.Connection, socket net.Conn, err error) {
+	conn, err = amqp.DialConfig("amqp://"+k.broker, amqp.Config{
 		SASL:       []amqp.Authentication{&amqp.PlainAuth{Username: a.login.User, Password: string(a.login.Password)}},
 		Vhost:      a.vhost,
 		Heartbeat:  10 * time.Second,
@@ -137,22 +203,21 @@ func (k *Keeper) dial(ctx context.Context, a access) (*link, error) {
 					return nil, err
 				}
 			}
-			l.socket = c
+			socket = c
 			return c, nil
 		},
 	})
 	if err == nil {
-		l.conn = conn
-		return l, l.socket.SetDeadline(time.Time{})
+		return conn, socket, socket.SetDeadline(time.Time{})
 	}
 	var ae *amqp.Error
 	switch {
 	case errors.Is(err, amqp.ErrCredentials), errors.As(err, &ae) && ae.Code == amqp.AccessRefused:
-		return nil, &shard.Refused{Code: amqp.AccessRefused, Text: fmt.Sprintf("the broker refuses the login of user '%s' to vhost '%s'", a.login.User, a.vhost)}
+		return nil, nil, &shard.Refused{Code: amqp.AccessRefused, Text: fmt.Sprintf("the broker refuses the login of user '%s' to vhost '%s'", a.login.User, a.vhost)}
 	case errors.Is(err, amqp.ErrVhost), errors.As(err, &ae) && ae.Code == amqp.NotAllowed:
-		return nil, &shard.Refused{Code: amqp.NotAllowed, Text: fmt.Sprintf("the broker refuses user '%s' in vhost '%s'", a.login.User, a.vhost)}
+		return nil, nil, &shard.Refused{Code: amqp.NotAllowed, Text: fmt.Sprintf("the broker refuses user '%s' in vhost '%s'", a.login.User, a.vhost)}
 	}
-	return nil, fmt.Errorf("broker %s can't be reached: %w", k.broker, err)
+	return nil, nil, fmt.Errorf("broker %s can't be reached: %w", k.broker, err)
 }
 
 // refused turns the broker's channel errors into ours.

@@ -10,11 +10,11 @@ import (
 	"amqproxy/frame"
 )
 
-// Ping tells whether the broker answers the protocol header. An open port is not
-// enough: a broker that is starting or frozen has one too.
-func (k *Keeper) Ping(ctx context.Context) error {
+// Ping tells whether the broker at host:port answers the protocol header. An open
+// port is not enough: a broker that is starting or frozen has one too.
+func Ping(ctx context.Context, broker string) error {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", k.broker)
+	conn, err := d.DialContext(ctx, "tcp", broker)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (k *Keeper) Ping(ctx context.Context) error {
 		return err
 	}
 	if first[0] != frame.TypeMethod {
-		return fmt.Errorf("the broker at %s does not speak AMQP 0-9-1", k.broker)
+		return fmt.Errorf("the broker at %s does not speak AMQP 0-9-1", broker)
 	}
 	return nil
 }

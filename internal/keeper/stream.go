@@ -28,6 +28,10 @@ func (k *Keeper) Exists(ctx context.Context, name shard.Name, login shard.Login)
 	return exists, err
 }
 
+// ErrOtherExchange means that the exchange of a stream is there with another type
+// or other flags.
+var ErrOtherExchange = errors.New("the exchange is no stream's")
+
 // Make makes the exchange of a stream and its shards, binds them, and proves with
 // a probe that nothing else takes messages from the exchange. Shards that exist
 // are taken as they are: differences tells in the broker's words how they differ
@@ -38,7 +42,11 @@ func (k *Keeper) Make(ctx context.Context, name shard.Name, queues []string, arg
 		if err != nil {
 			return err
 		}
-		if err := ch.ExchangeDeclare(name.Stream, "direct", true, false, false, false, nil); err != nil {
+		err = ch.ExchangeDeclare(name.Stream, "direct", true, false, false, false, nil)
+		if isCode(err, amqp.PreconditionFailed) {
+			return errors.Join(refused(err), ErrOtherExchange)
+		}
+		if err != nil {
 			return err
 		}
 		for _, q := range queues {
@@ -61,6 +69,35 @@ func (k *Keeper) Make(ctx context.Context, name shard.Name, queues []string, arg
 	return differences, err
 }
 
+// Heal makes and binds shards again that are gone, and tells which were. Where
+// all is well it costs two questions a shard. A missing exchange is a refusal.
+func (k *Keeper) Heal(ctx context.Context, name shard.Name, queues []string, arguments map[string]any, login shard.Login) (made []string, err error) {
+	err = k.with(ctx, name.VHost, login, func(s *session) error {
+		for _, q := range queues {
+			ch, err := s.channel()
+			if err != nil {
+				return err
+			}
+			_, err = ch.QueueDeclarePassive(q, true, false, false, false, nil)
+			if isCode(err, amqp.NotFound) {
+				made = append(made, q)
+				_, err = s.declareShard(q, arguments)
+			}
+			if err != nil {
+				return err
+			}
+			if ch, err = s.channel(); err != nil {
+				return err
+			}
+			if err := ch.QueueBind(q, shard.BindingKey(q), name.Stream, false, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return made, err
+}
+
 // declareShard declares a shard, or finds the one that is there.
 func (s *session) declareShard(queue string, arguments map[string]any) (difference string, err error) {
 	args := amqp.Table{"x-queue-master-locator": "client-local"}
@@ -78,12 +115,15 @@ func (s *session) declareShard(queue string, arguments map[string]any) (differen
 	if !isCode(err, amqp.PreconditionFailed) {
 		return "", err
 	}
-	difference = err.Error()
+	differs := err
 	if ch, err = s.channel(); err != nil {
 		return "", err
 	}
 	_, err = ch.QueueDeclarePassive(queue, true, false, false, false, nil)
-	return difference, err
+	if isCode(err, amqp.NotFound) { // it was not there: the broker refuses the arguments as such
+		return "", differs
+	}
+	return differs.Error(), err
 }
 
 // probe publishes a mandatory message with a key that nobody can have bound. It

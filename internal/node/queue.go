@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"amqproxy/internal/keeper"
 	"amqproxy/shard"
@@ -38,7 +39,7 @@ func (n *Node) Pick(ctx context.Context, name shard.Name) (queue string, err err
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	best := -1
-	if s.ready {
+	if s.state != Destroyed {
 		best = n.fewest(s, counts)
 	}
 	if best < 0 {
@@ -91,7 +92,7 @@ func (n *Node) Count(ctx context.Context, name shard.Name, login shard.Login) (m
 	}
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
-	counts, err := n.keeper.Count(ctx, name.VHost, s.queues, login)
+	counts, err := n.keeper.Count(ctx, name.VHost, n.everywhere(s), login)
 	for _, c := range counts {
 		messages += c.Messages
 		consumers += c.Consumers
@@ -107,7 +108,7 @@ func (n *Node) Purge(ctx context.Context, name shard.Name, login shard.Login) (m
 	}
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
-	return n.keeper.Purge(ctx, name.VHost, s.queues, login)
+	return n.keeper.Purge(ctx, name.VHost, n.everywhere(s), login)
 }
 
 // Destroy deletes all shards, as login, unless any has consumers (ifUnused) or
@@ -129,15 +130,37 @@ func (n *Node) Destroy(ctx context.Context, name shard.Name, login shard.Login, 
 	}
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
-	messages, err = n.keeper.Delete(ctx, name.VHost, s.queues, login)
+	queues := n.everywhere(s)
+	unlock, err := s.lock(ctx) // a healer must not make again what is deleted here
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	messages, err = n.keeper.Delete(ctx, name.VHost, queues, login)
 	if err != nil {
 		return messages, err
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	s.ready, s.state = false, Destroyed
-	n.publish()
+	fact := s.fact
+	fact.Destroyed = true
+	n.set(streamKey(name), fact)
+	n.mu.Unlock()
+	n.reconcile()
 	n.save()
 	n.log.Info("the stream's shards were deleted by a client", zap.String("stream", name.Stream), zap.String("vhost", name.VHost))
 	return messages, nil
+}
+
+// everywhere are the shards of all nodes, by name.
+func (n *Node) everywhere(s *stream) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []string
+	for _, shards := range s.place.shards {
+		for _, sh := range shards {
+			all = append(all, sh.Queue)
+		}
+	}
+	slices.Sort(all)
+	return all
 }

@@ -1,111 +1,86 @@
 package node
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+	"sync"
 
 	"github.com/google/renameio/v2"
 	"go.uber.org/zap"
 
-	"amqproxy/shard"
+	"amqproxy/membership"
 )
 
-// stateFile is what a node remembers over a restart: JSON, replaced as a whole.
-type stateFile struct {
-	Version int           `json:"version"` // 1
-	Node    string        `json:"node"`
-	Streams []streamState `json:"streams"`
+// StateFile is what a node remembers over a restart: JSON, replaced as a whole.
+type StateFile struct {
+	path string
+	mu   sync.Mutex
+	state
+	seen uint64 // digest of the facts that the file has
 }
 
-type streamState struct {
-	VHost     string   `json:"vhost"`
-	Stream    string   `json:"stream"`
-	Type      string   `json:"type,omitempty"` // the exchange type as declared; "" if adopted
-	Durable   bool     `json:"durable"`
-	HashOn    string   `json:"hash_on,omitempty"` // as declared
-	Shards    []string `json:"shards"`            // queues that were ready
-	Destroyed bool     `json:"destroyed,omitempty"`
+type state struct {
+	Version int               `json:"version"` // 1
+	Node    string            `json:"node"`
+	ID      string            `json:"id"` // the gossip identity, made at the first start
+	Memory  membership.Memory `json:"memory"`
 }
 
-// load reads the state file. One that can't be read is an error: to begin anew
-// without it would be to forget streams silently.
-func (n *Node) load() error {
-	if n.cfg.StateFile == "" {
-		return nil
+// OpenState reads the state file, or begins one. One that can't be read is an
+// error: to begin anew without it would be to forget streams silently.
+func OpenState(path, node string) (*StateFile, error) {
+	f := &StateFile{path: path, state: state{Version: 1, Node: node, ID: rand.Text()}}
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return nil, err
+		}
+		return f, f.write()
+	case err != nil:
+		return nil, err
 	}
-	b, err := os.ReadFile(n.cfg.StateFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return os.MkdirAll(filepath.Dir(n.cfg.StateFile), 0o755)
+	if err := json.Unmarshal(b, &f.state); err != nil {
+		return nil, fmt.Errorf("state file %s: %w", path, err)
 	}
+	if f.Version != 1 {
+		return nil, fmt.Errorf("state file %s is of version %d, this amqproxy reads version 1", path, f.Version)
+	}
+	return f, nil
+}
+
+// Identity is the gossip identity.
+func (f *StateFile) Identity() string { return f.ID }
+
+// Remembered is what was known before.
+func (f *StateFile) Remembered() membership.Memory { return f.Memory }
+
+func (f *StateFile) write() error {
+	b, err := json.MarshalIndent(f.state, "", "  ")
 	if err != nil {
 		return err
 	}
-	var f stateFile
-	if err := json.Unmarshal(b, &f); err != nil {
-		return fmt.Errorf("state file %s: %w", n.cfg.StateFile, err)
-	}
-	if f.Version != 1 {
-		return fmt.Errorf("state file %s is of version %d, this amqproxy reads version 1", n.cfg.StateFile, f.Version)
-	}
-	for _, st := range f.Streams {
-		if err := n.restore(st); err != nil {
-			return fmt.Errorf("state file %s: stream '%s': %w", n.cfg.StateFile, st.Stream, err)
-		}
-	}
-	return nil
+	return renameio.WriteFile(f.path, append(b, '\n'), 0o644)
 }
 
-func (n *Node) restore(st streamState) error {
-	declared := shard.Declared{Type: st.Type, Durable: st.Durable}
-	if st.HashOn != "" {
-		on, err := shard.ParseHashOn(st.HashOn)
-		if err != nil {
-			return err
-		}
-		declared.HashOn = on
-	}
-	name := shard.Name{VHost: st.VHost, Stream: st.Stream}
-	s, err := n.remember(name, declared)
-	if err != nil {
-		n.log.Warn("a stream of the state file is no stream any more", zap.String("stream", st.Stream), zap.String("vhost", st.VHost), zap.Error(err))
-		return nil
-	}
-	// A shard that was ready takes messages until the broker says otherwise; with
-	// other shards than before, none is taken for granted.
-	s.ready = slices.Equal(st.Shards, s.queues)
-	if st.Destroyed {
-		s.state = Destroyed
-	}
-	return nil
-}
-
-// save writes the state file. n.mu is held.
+// save writes what is known to the state file, if it is new.
 func (n *Node) save() {
-	if n.cfg.StateFile == "" {
+	f := n.cfg.State
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	digest := n.cluster.State().Digest
+	if digest == f.seen {
 		return
 	}
-	f := stateFile{Version: 1, Node: n.cfg.Name, Streams: []streamState{}}
-	for _, s := range n.streams {
-		st := streamState{VHost: s.name.VHost, Stream: s.name.Stream, Type: s.declared.Type, Durable: s.declared.Durable,
-			HashOn: s.declared.HashOn.String(), Shards: []string{}, Destroyed: s.state == Destroyed}
-		if s.ready {
-			st.Shards = s.queues
-		}
-		f.Streams = append(f.Streams, st)
-	}
-	slices.SortFunc(f.Streams, func(a, b streamState) int {
-		return slices.Compare([]string{a.VHost, a.Stream}, []string{b.VHost, b.Stream})
-	})
-	b, err := json.MarshalIndent(f, "", "  ")
-	if err == nil {
-		err = renameio.WriteFile(n.cfg.StateFile, append(b, '\n'), 0o644)
-	}
-	if err != nil {
+	f.Memory = n.cluster.Memory()
+	if err := f.write(); err != nil {
 		n.log.Error("the state file can't be written: streams will be forgotten by a restart", zap.Error(err))
+		return
 	}
+	f.seen = digest
 }

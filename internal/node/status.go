@@ -2,19 +2,23 @@ package node
 
 import (
 	"cmp"
+	"maps"
 	"slices"
+
+	"amqproxy/membership"
 )
 
 // StreamStatus is one stream for the admin view.
 type StreamStatus struct {
 	VHost      string   `json:"vhost"`
 	Stream     string   `json:"stream"`
-	State      State    `json:"state"`
+	State      State    `json:"state"` // on this node
 	Reason     string   `json:"reason,omitempty"`
 	Type       string   `json:"type"`
 	HashOn     string   `json:"hash_on"`
 	Policy     string   `json:"policy"`
-	Shards     int      `json:"shards"`
+	Shards     int      `json:"shards"` // in use, on all nodes
+	Digest     string   `json:"digest"` // of the table: equal on nodes that route alike
 	Published  uint64   `json:"messages_published"`
 	Delivered  uint64   `json:"messages_delivered"`
 	Returned   uint64   `json:"messages_returned"`
@@ -30,21 +34,58 @@ type ShardStatus struct {
 	Node      string `json:"node"`
 	Index     int    `json:"index"`
 	Weight    uint32 `json:"weight"`
-	Ready     bool   `json:"ready"`
+	Ready     bool   `json:"ready"`     // it takes messages now
 	Consumers int    `json:"consumers"` // of this proxy's clients
+}
+
+// MemberStatus is one node for the admin view.
+type MemberStatus struct {
+	Node      string    `json:"node"`
+	Gossip    string    `json:"gossip"` // host:port; "" without gossip
+	Broker    string    `json:"broker"`
+	Presence  string    `json:"presence"` // alive or lost
+	Condition Condition `json:"condition"`
+	Self      bool      `json:"self"`
+}
+
+// Members are all nodes that are known, by name.
+func (n *Node) Members() []MemberStatus {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := []MemberStatus{}
+	for _, name := range slices.Sorted(maps.Keys(n.members)) {
+		m := n.members[name]
+		st := MemberStatus{Node: name, Gossip: m.addr, Broker: m.broker, Presence: "alive", Condition: m.condition, Self: name == n.cfg.Name}
+		if m.presence != membership.Alive {
+			st.Presence = "lost"
+		}
+		if n.dead[name] {
+			st.Condition = BrokerDown
+		}
+		all = append(all, st)
+	}
+	return all
 }
 
 // Streams are all streams, by vhost and name.
 func (n *Node) Streams() []StreamStatus {
+	snap := n.Snapshot()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	all := []StreamStatus{}
-	for _, s := range n.streams {
-		t := s.table(n.cfg.Name)
+	for name, s := range n.streams {
+		t := snap.Tables()[name]
+		if t == nil {
+			continue // it became a stream this moment
+		}
+		state, reason := s.state, s.reason
+		if n.condition == BrokerDown {
+			state, reason = Failed, "the broker does not answer"
+		}
 		all = append(all, StreamStatus{
-			VHost: s.name.VHost, Stream: s.name.Stream, State: s.state, Reason: s.reason,
-			Type: cmp.Or(s.declared.Type, "adopted"), HashOn: t.HashOn().String(), Policy: s.settings.Policy,
-			Shards: len(t.Shards), Published: s.counters.Published.Load(), Delivered: s.counters.Delivered.Load(),
+			VHost: name.VHost, Stream: name.Stream, State: state, Reason: reason,
+			Type: cmp.Or(t.Declared.Type, "adopted"), HashOn: t.HashOn().String(), Policy: s.settings.Policy,
+			Shards: len(t.Shards), Digest: t.Digest(), Published: s.counters.Published.Load(), Delivered: s.counters.Delivered.Load(),
 			Returned: s.counters.Returned.Load(), Refused: s.counters.Refused.Load(), Difference: s.differs,
 		})
 	}
@@ -54,15 +95,34 @@ func (n *Node) Streams() []StreamStatus {
 	return all
 }
 
-// Shards are all shards, by vhost, stream, node and index.
+// Shards are all shards of all nodes, by vhost, stream, node and index.
 func (n *Node) Shards() []ShardStatus {
+	snap := n.Snapshot()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	all := []ShardStatus{}
-	for _, s := range n.streams {
-		for i, q := range s.queues {
-			all = append(all, ShardStatus{VHost: s.name.VHost, Stream: s.name.Stream, Queue: q, Node: n.cfg.Name, Index: i,
-				Weight: s.settings.Weight, Ready: s.ready, Consumers: n.seats[seat{s.name.VHost, q}]})
+	for name, s := range n.streams {
+		ready := map[string]bool{}
+		if t := snap.Tables()[name]; t != nil {
+			for _, sh := range t.Shards {
+				ready[sh.Queue] = true
+			}
+		}
+		known := map[string]bool{}
+		add := func(queue, node string, index int, weight uint32) {
+			known[queue] = true
+			all = append(all, ShardStatus{VHost: name.VHost, Stream: name.Stream, Queue: queue, Node: node, Index: index,
+				Weight: weight, Ready: ready[queue], Consumers: n.seats[seat{name.VHost, queue}]})
+		}
+		for node, shards := range s.place.shards {
+			for _, sh := range shards {
+				add(sh.Queue, node, sh.Index, sh.Weight)
+			}
+		}
+		for i, q := range s.queues { // of this node, and not made yet
+			if !known[q] {
+				add(q, n.cfg.Name, i, s.settings.Weight)
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b ShardStatus) int {

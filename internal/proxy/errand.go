@@ -32,8 +32,13 @@ func (se *session) ask(e intercept.Errand) intercept.Answer {
 	switch e.Kind {
 	case intercept.Learn:
 		err = node.Learn(se.ctx, e.Stream)
+	case intercept.Declare, intercept.Delete:
+		var held bool
+		if held, err = node.Begin(se.ctx, e.Stream, e.Kind == intercept.Delete); held {
+			a.Held = e.Stream.Stream
+		}
 	case intercept.Make:
-		err = node.Make(se.ctx, e.Stream, e.Declared)
+		err = node.Make(se.ctx, e.Stream, e.Declared, e.Held)
 	case intercept.Forget:
 		err = node.Forget(se.ctx, e.Stream)
 	case intercept.Pick:

@@ -30,7 +30,11 @@ type Config struct {
 type Node interface {
 	Snapshot() *shard.Snapshot
 	Learn(ctx context.Context, name shard.Name) error
-	Make(ctx context.Context, name shard.Name, asked shard.Declared) error
+	// Begin says that an exchange is about to be declared or deleted. Held: until
+	// Make, Forget or Abandon ends it, who else uses the name waits in Learn.
+	Begin(ctx context.Context, name shard.Name, deleting bool) (held bool, err error)
+	Abandon(name shard.Name)
+	Make(ctx context.Context, name shard.Name, asked shard.Declared, held bool) error
 	Forget(ctx context.Context, name shard.Name) error
 	Pick(ctx context.Context, name shard.Name) (queue string, err error)
 	Leave(vhost, queue string)

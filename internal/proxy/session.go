@@ -238,13 +238,21 @@ func (se *session) commit(out *intercept.Out, direct *side) (writes *side) {
 	for _, e := range out.Errands {
 		se.errands.Go(func() { se.errand(e) })
 	}
-	for _, queue := range out.Released {
-		se.server.node.Leave(se.handshake.vhost, queue)
-	}
+	se.giveBack(out)
 	if out.Secret != nil {
 		se.handshake.login.Password = shard.Password(out.Secret)
 	}
 	return writes
+}
+
+// giveBack gives the node back what the session has no use for any more.
+func (se *session) giveBack(out *intercept.Out) {
+	for _, queue := range out.Released {
+		se.server.node.Leave(se.handshake.vhost, queue)
+	}
+	for _, stream := range out.Abandoned {
+		se.server.node.Abandon(shard.Name{VHost: se.handshake.vhost, Stream: stream})
+	}
 }
 
 // write writes spans to a side whose writer the caller is, and then what came
@@ -426,9 +434,7 @@ func (se *session) close() {
 	var out intercept.Out
 	if se.core != nil {
 		se.core.End(&out)
-		for _, queue := range out.Released {
-			se.server.node.Leave(se.handshake.vhost, queue)
-		}
+		se.giveBack(&out)
 		if f := se.core.Farewell(); f.By != "" {
 			se.endedBy, se.why = f.By, fmt.Sprintf("connection.close %d %s", f.Code, f.Text)
 		}

@@ -61,3 +61,15 @@ func (n *Node) AddUser(t testing.TB, u User) {
 		t.Fatal(err)
 	}
 }
+
+// Address reserves a port on loopback for one test, for another program that has to be found at the
+// same place over its restarts, and returns host:port.
+func Address(t testing.TB) string {
+	t.Helper()
+	p, err := reservePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.release)
+	return p.addr()
+}

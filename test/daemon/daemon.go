@@ -65,6 +65,14 @@ type Proxy struct {
 // admin and state-dir. It is ended when the test ends.
 func Start(t testing.TB, yaml string) *Proxy {
 	t.Helper()
+	p := New(t, yaml)
+	p.Boot()
+	return p
+}
+
+// New is Start without the start: the proxy is not run yet.
+func New(t testing.TB, yaml string) *Proxy {
+	t.Helper()
 	dir := t.TempDir()
 	for key, value := range map[string]string{
 		"listen:":    "127.0.0.1:0",
@@ -79,7 +87,6 @@ func Start(t testing.TB, yaml string) *Proxy {
 	if err := os.WriteFile(p.file, []byte(yaml+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p.Boot()
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
@@ -90,6 +97,18 @@ func Start(t testing.TB, yaml string) *Proxy {
 		}
 	})
 	return p
+}
+
+// Replace replaces text in the configuration, for the next start.
+func (p *Proxy) Replace(old, new string) {
+	p.t.Helper()
+	b, err := os.ReadFile(p.file)
+	if err == nil {
+		err = os.WriteFile(p.file, bytes.ReplaceAll(b, []byte(old), []byte(new)), 0o600)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // Boot starts the process (again) and waits until it accepts clients.
@@ -186,6 +205,9 @@ func (p *Proxy) Signal(s os.Signal) {
 
 // Kill ends the process with SIGKILL, if it lives, and waits for its end.
 func (p *Proxy) Kill() {
+	if p.cmd == nil {
+		return
+	}
 	p.cmd.Process.Kill() // the error of a process that has ended is none here
 	<-p.done
 }

@@ -1,0 +1,121 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"amqproxy/internal/keeper"
+	"amqproxy/membership"
+)
+
+const (
+	// A broker that does not answer twice in a row is down: what the others hear
+	// within 2 s.
+	pingEvery   = 500 * time.Millisecond
+	pingTimeout = 700 * time.Millisecond
+	pingsToFail = 2
+)
+
+// watchBrokers asks whether this node's broker answers, and those of nodes that
+// are silent, until ctx is done.
+func (n *Node) watchBrokers(ctx context.Context) {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	silent := map[string]int{} // pings without an answer, by node
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n.homeAnswers(ctx, answers(ctx, silent, n.cfg.Name, n.keeper.Broker()))
+		for node, broker := range n.lostBrokers() {
+			n.lostAnswers(node, answers(ctx, silent, node, broker))
+		}
+	}
+}
+
+// answers pings a broker and says whether it counts as up.
+func answers(ctx context.Context, silent map[string]int, node, broker string) bool {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	if keeper.Ping(ctx, broker) == nil {
+		silent[node] = 0
+	} else {
+		silent[node]++
+	}
+	return silent[node] < pingsToFail
+}
+
+// homeAnswers tells everybody when this node's broker goes and when it is back
+// with its shards.
+func (n *Node) homeAnswers(ctx context.Context, up bool) {
+	n.mu.Lock()
+	was := n.condition
+	switch {
+	case ctx.Err() != nil:
+		n.mu.Unlock()
+		return
+	case was == Running && !up:
+		n.log.Error("the broker does not answer: its shards leave the tables", zap.String("broker", n.keeper.Broker()))
+		n.condition = BrokerDown
+		n.tellCondition()
+	}
+	n.mu.Unlock()
+	switch {
+	case was == Running && !up:
+		n.reconcile()
+	case was == BrokerDown && up:
+		n.comeBack(ctx)
+	}
+}
+
+// comeBack makes sure of all shards before they are used again.
+func (n *Node) comeBack(ctx context.Context) {
+	for _, s := range n.wanted() {
+		ctx, cancel := context.WithTimeout(ctx, n.cfg.DeclareTimeout)
+		err := n.ensure(ctx, s)
+		cancel()
+		if err != nil {
+			n.log.Warn("the broker answers, but is not ready yet", zap.Error(err))
+			return
+		}
+	}
+	n.mu.Lock()
+	if n.condition == BrokerDown {
+		n.log.Info("the broker is back: its shards are in the tables again", zap.String("broker", n.keeper.Broker()))
+		n.condition = Running
+		n.tellCondition()
+	}
+	n.mu.Unlock()
+	n.reconcile()
+}
+
+// lostBrokers are the brokers of nodes that are silent.
+func (n *Node) lostBrokers() map[string]string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	lost := map[string]string{}
+	for node, m := range n.members {
+		if m.presence == membership.Lost && m.broker != "" && node != n.cfg.Name {
+			lost[node] = m.broker
+		}
+	}
+	for node := range n.dead {
+		if _, still := lost[node]; !still {
+			delete(n.dead, node)
+		}
+	}
+	return lost
+}
+
+func (n *Node) lostAnswers(node string, up bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dead[node] == up {
+		n.dead[node] = !up
+		n.republish()
+	}
+}

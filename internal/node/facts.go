@@ -1,0 +1,95 @@
+package node
+
+import (
+	"encoding/json"
+	"net/url"
+	"strings"
+
+	"amqproxy/membership"
+	"amqproxy/shard"
+)
+
+// The keys of facts. VHOST and V are path-escaped, NODE is as configured.
+//
+//	node/NODE             nodeFact, set by the node
+//	stream/VHOST/V        streamFact, set by whoever declares it; deleted with its exchange
+//	shards/VHOST/V/NODE   shardsFact, set by the node when its shards are ready
+func nodeKey(node string) string { return "node/" + node }
+
+func streamKey(n shard.Name) string {
+	return "stream/" + url.PathEscape(n.VHost) + "/" + url.PathEscape(n.Stream)
+}
+
+func shardsKey(n shard.Name, node string) string {
+	return "shards/" + url.PathEscape(n.VHost) + "/" + url.PathEscape(n.Stream) + "/" + url.PathEscape(node)
+}
+
+// parseKey reads a key of the latter two forms; node is "" in the first.
+func parseKey(key string) (kind string, n shard.Name, node string, ok bool) {
+	parts := strings.Split(key, "/")
+	if len(parts) < 3 || len(parts) > 4 {
+		return "", n, "", false
+	}
+	for i, p := range parts {
+		u, err := url.PathUnescape(p)
+		if err != nil {
+			return "", n, "", false
+		}
+		parts[i] = u
+	}
+	if len(parts) == 4 {
+		node = parts[3]
+	}
+	return parts[0], shard.Name{VHost: parts[1], Stream: parts[2]}, node, true
+}
+
+// Condition is what a node says of itself.
+type Condition string
+
+const (
+	Starting   Condition = "starting"    // it has not made sure of its shards yet
+	Running    Condition = "running"     // its broker answers and its shards are ready
+	BrokerDown Condition = "broker down" // its broker does not answer
+	Stopping   Condition = "stopping"    // it is about to end
+)
+
+type nodeFact struct {
+	ID        string    `json:"id"` // the proxy's gossip identity
+	Condition Condition `json:"condition"`
+	Broker    string    `json:"broker"` // host:port at which others reach its broker
+}
+
+type streamFact struct {
+	Born      string `json:"born"` // tells this life of the stream from one before its deletion
+	Type      string `json:"type,omitempty"`
+	Durable   bool   `json:"durable,omitempty"`
+	HashOn    string `json:"hash_on,omitempty"`
+	Destroyed bool   `json:"destroyed,omitempty"` // queue.delete took its shards; a declare makes them again
+}
+
+func (f streamFact) declared() shard.Declared {
+	d := shard.Declared{Type: f.Type, Durable: f.Durable}
+	if f.HashOn != "" {
+		d.HashOn, _ = shard.ParseHashOn(f.HashOn) // unset if a newer proxy knows more
+	}
+	return d
+}
+
+type shardsFact struct {
+	Born   string      `json:"born"` // the life of the stream that they are bound for
+	Shards []shardFact `json:"shards"`
+}
+
+type shardFact struct {
+	Queue  string `json:"queue"`
+	Weight uint32 `json:"weight"`
+}
+
+// read decodes the live fact of a key; false if there is none.
+func read[T any](st *membership.State, key string) (v T, ok bool) {
+	f, known := st.Facts[key]
+	if !known || f.Deleted() {
+		return v, false
+	}
+	return v, json.Unmarshal(f.Value, &v) == nil
+}

@@ -1,0 +1,233 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"amqproxy/shard"
+)
+
+// State is how far a stream is on this node.
+type State string
+
+const (
+	Making    State = "making"    // its shards are not all there yet
+	Ready     State = "ready"     // every shard is there, bound, and proved
+	Failed    State = "failed"    // the keeper could not; tried again
+	Destroyed State = "destroyed" // its shards were deleted by queue.delete; a declare makes them again
+)
+
+const (
+	// healEvery is how often shards and bindings are looked after, and
+	// healRate how many shards a second at most: a round takes longer then.
+	healEvery = time.Second
+	healRate  = 100
+)
+
+// stream is one stream on this node. Guarded by Node.mu, but for what never
+// changes and for making, which is held while the keeper works on the stream.
+type stream struct {
+	name     shard.Name
+	settings *shard.Settings
+	queues   []string // this node's shards, by index
+	counters *shard.Counters
+	making   chan struct{} // cap 1
+	tries    *tries        // guarded by making
+
+	fact     streamFact
+	place    placement
+	state    State
+	reason   string // why it failed
+	differs  []string
+	failures int
+	dueAt    time.Time // when it is worked on next
+	working  bool      // Run has sent somebody
+	gone     bool      // it is no stream any more
+}
+
+// newStream is a stream that a policy makes of name.
+func (n *Node) newStream(name shard.Name) *stream {
+	settings, _ := n.cfg.Rules.Match(name.VHost, name.Stream)
+	queues, err := shard.LocalQueues(settings, name.Stream, n.cfg.Name)
+	if err != nil { // declared elsewhere, where the node's name is shorter
+		n.log.Error("this node can't have shards of a stream", zap.Error(err))
+	}
+	return &stream{name: name, settings: settings, queues: queues, counters: &shard.Counters{}, state: Making, making: make(chan struct{}, 1), tries: &tries{}}
+}
+
+// tries tells whether a try to make a stream began after somebody asked for one:
+// its result is his too, so that a crowd of declares costs two tries.
+type tries struct {
+	clock atomic.Uint64
+	began uint64 // when the last one that has ended began
+	err   error
+}
+
+// wanted are the streams that should have shards here.
+func (n *Node) wanted() []*stream {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []*stream
+	for _, s := range n.streams {
+		if s.state != Destroyed && len(s.queues) > 0 {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// due are the streams whose time has come, marked as worked on.
+func (n *Node) due(now time.Time) []*stream {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var due []*stream
+	if n.condition != Running {
+		return nil
+	}
+	for _, s := range n.streams {
+		if !s.working && s.state != Destroyed && len(s.queues) > 0 && !now.Before(s.dueAt) {
+			s.working = true
+			due = append(due, s)
+		}
+	}
+	return due
+}
+
+// work makes a stream, or heals one that was made.
+func (n *Node) work(ctx context.Context, s *stream) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.DeclareTimeout)
+	defer cancel()
+	n.mu.Lock()
+	made := s.state == Ready
+	n.mu.Unlock()
+	if made {
+		n.heal(ctx, s)
+	} else {
+		n.ensure(ctx, s)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.working = false
+}
+
+// lock waits until nobody else works on the stream.
+func (s *stream) lock(ctx context.Context) (unlock func(), err error) {
+	select {
+	case s.making <- struct{}{}:
+		return func() { <-s.making }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the shards of stream '%s' are still being made: %w", s.name.Stream, ctx.Err())
+	}
+}
+
+// ensure has the keeper make the stream's exchange and shards here, and tells
+// everybody when they are ready.
+func (n *Node) ensure(ctx context.Context, s *stream) error {
+	asked := s.tries.clock.Add(1)
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.tries.began > asked {
+		return s.tries.err
+	}
+	began := s.tries.clock.Add(1)
+	err = n.try(ctx, s)
+	s.tries.began, s.tries.err = began, err
+	return err
+}
+
+func (n *Node) try(ctx context.Context, s *stream) error {
+	n.mu.Lock()
+	born := s.fact.Born
+	n.mu.Unlock()
+	differs, err := n.keeper.Make(ctx, s.name, s.queues, s.settings.QueueArguments, s.settings.Local)
+
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case s.gone:
+		return fmt.Errorf("stream '%s' was deleted meanwhile", s.name.Stream)
+	case err != nil:
+		n.failed(s, err)
+		return err
+	}
+	log := n.log.With(zap.String("stream", s.name.Stream), zap.String("vhost", s.name.VHost))
+	for _, d := range differs {
+		if !slices.Contains(s.differs, d) {
+			log.Warn("a shard that exists differs from its definition and is used as it is", zap.String("broker", d))
+		}
+	}
+	if s.state != Ready {
+		log.Info("stream ready", zap.Strings("shards", s.queues), zap.String("policy", s.settings.Policy))
+	}
+	s.state, s.reason, s.differs, s.failures = Ready, "", differs, 0
+	s.dueAt = time.Now().Add(n.healPause())
+	if born == s.fact.Born && !s.fact.Destroyed {
+		n.announce(s, born)
+	} else { // it was born again while we worked
+		s.state, s.dueAt = Making, time.Time{}
+	}
+	return nil
+}
+
+// announce tells everybody of the stream's shards here. n.mu is held.
+func (n *Node) announce(s *stream, born string) {
+	f := shardsFact{Born: born}
+	for _, q := range s.queues {
+		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight})
+	}
+	n.set(shardsKey(s.name, n.cfg.Name), f)
+}
+
+// failed notes what the keeper could not do, and when it is tried again.
+func (n *Node) failed(s *stream, err error) {
+	s.state, s.reason = Failed, err.Error()
+	s.failures++
+	pause := min(retryMin<<min(s.failures-1, 10), retryMax)
+	s.dueAt = time.Now().Add(pause + rand.N(pause/4))
+	n.log.Error("the stream's shards can't be made; will try again", zap.String("stream", s.name.Stream),
+		zap.String("vhost", s.name.VHost), zap.Error(err), zap.Duration("in", pause))
+}
+
+// heal makes and binds again what somebody deleted. The exchange is not made
+// again: who deletes it past the proxies may mean it.
+func (n *Node) heal(ctx context.Context, s *stream) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	made, err := n.keeper.Heal(ctx, s.name, s.queues, s.settings.QueueArguments, s.settings.Local)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.dueAt = time.Now().Add(n.healPause())
+	if s.gone || s.state != Ready {
+		return
+	}
+	for _, q := range made {
+		n.log.Warn("a shard was gone and is made again", zap.String("queue", q), zap.String("vhost", s.name.VHost))
+	}
+	var r *shard.Refused
+	if errors.As(err, &r) { // a broker that is away is watched elsewhere
+		n.failed(s, err)
+	}
+}
+
+// healPause spreads the rounds when there are many shards. n.mu is held.
+func (n *Node) healPause() time.Duration {
+	shards := 0
+	for _, s := range n.streams {
+		shards += len(s.queues)
+	}
+	pause := max(healEvery, time.Duration(shards)*time.Second/healRate)
+	return pause*3/4 + rand.N(pause/4)
+}

@@ -1,0 +1,233 @@
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"amqproxy/test/broker"
+	"amqproxy/test/daemon"
+)
+
+// many is three brokers in one cluster with a proxy beside each.
+type many struct {
+	t       *testing.T
+	brokers []*broker.Node
+	proxies []*daemon.Proxy
+	gossip  []string
+	vhost   string
+	extra   string // more configuration for all
+}
+
+// threeBrokers is one cluster for all tests of this kind: each takes a vhost of
+// its own, and leaves all brokers running.
+var threeBrokers lazyCluster
+
+type lazyCluster struct {
+	once  sync.Once
+	nodes []*broker.Node
+	err   error
+}
+
+func (l *lazyCluster) get() ([]*broker.Node, error) {
+	l.once.Do(func() { l.nodes, l.err = broker.StartCluster(context.Background(), 3, broker.Options{}) })
+	return l.nodes, l.err
+}
+
+// close ends the brokers, if any were started.
+func (l *lazyCluster) close() {
+	for _, n := range l.nodes {
+		n.Close()
+	}
+}
+
+// startMany starts the proxies, with perNode shards on each node.
+func startMany(t *testing.T, perNode int, extra string) *many {
+	t.Helper()
+	nodes, err := threeBrokers.get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &many{t: t, brokers: nodes, vhost: nodes[0].VHost(t), extra: extra}
+	for range nodes {
+		m.gossip = append(m.gossip, broker.Address(t))
+	}
+	for i := range nodes {
+		m.proxies = append(m.proxies, daemon.Start(t, m.config(i, perNode)))
+	}
+	return m
+}
+
+func (m *many) config(i, perNode int) string {
+	var others []string
+	for j, g := range m.gossip {
+		if j != i {
+			others = append(others, fmt.Sprintf("%q", g))
+		}
+	}
+	return fmt.Sprintf(`node: %s
+broker: amqp://%s
+gossip: {listen: "%s", join: [%s], label: %s}
+definitions:
+  many: {shards-per-node: %d}
+policies:
+  - {name: many, pattern: '^shard\.', vhost: %q, stream-definition: many}
+%s`, m.brokers[i].Name(), m.brokers[i].Addr(), m.gossip[i], strings.Join(others, ", "), m.vhost, perNode, m.vhost, m.extra)
+}
+
+// channel opens a channel through proxy i.
+func (m *many) channel(i int) *amqp.Channel {
+	m.t.Helper()
+	conn, err := amqp.Dial(m.proxies[i].URL("guest", "guest", m.vhost))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { conn.Close() })
+	ch, err := conn.Channel()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return ch
+}
+
+// declare declares a stream through proxy i.
+func (m *many) declare(i int, stream string) {
+	m.t.Helper()
+	if err := m.channel(i).ExchangeDeclare(stream, "x-consistent-hash", true, false, false, false, nil); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// streamView and shardView are the parts of the admin views that tests look at.
+type streamView struct {
+	Stream, State, Digest, Type string
+	Shards                      int
+}
+
+type shardView struct {
+	Stream, Queue, Node string
+	Weight              int
+	Ready               bool
+}
+
+func view[T any](t *testing.T, p *daemon.Proxy, name string) []T {
+	t.Helper()
+	status, body := p.Get("/api/v1/" + name)
+	if status != 200 {
+		t.Fatalf("%s: status %d", name, status)
+	}
+	var rows []T
+	if err := json.Unmarshal([]byte(body), &rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+// agree waits until the proxies have the same table of a stream with so many
+// shards.
+func (m *many) agree(stream string, shards int, within time.Duration, proxies ...*daemon.Proxy) {
+	m.t.Helper()
+	daemon.Eventually(m.t, within, func() error {
+		digest := ""
+		for i, p := range proxies {
+			var found *streamView
+			for _, s := range view[streamView](m.t, p, "streams") {
+				if s.Stream == stream {
+					found = &s
+				}
+			}
+			switch {
+			case found == nil && shards == 0:
+				continue
+			case found == nil:
+				return fmt.Errorf("proxy %d does not know the stream", i)
+			case found.Shards != shards:
+				return fmt.Errorf("proxy %d has %d shards of %d", i, found.Shards, shards)
+			case digest != "" && digest != found.Digest:
+				return fmt.Errorf("the tables differ")
+			}
+			digest = found.Digest
+		}
+		return nil
+	})
+}
+
+// publish sends one message a key through proxy i and waits for the confirms.
+func (m *many) publish(i int, stream string, keys int, body string) {
+	m.t.Helper()
+	ch := m.channel(i)
+	defer ch.Close()
+	if err := ch.Confirm(false); err != nil {
+		m.t.Fatal(err)
+	}
+	returns := ch.NotifyReturn(make(chan amqp.Return, keys))
+	var confirms []*amqp.DeferredConfirmation
+	for k := range keys {
+		c, err := ch.PublishWithDeferredConfirm(stream, key(k), true, false, amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(body)})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		confirms = append(confirms, c)
+	}
+	for _, c := range confirms {
+		if !c.Wait() {
+			m.t.Fatal("a publish was nacked")
+		}
+	}
+	if len(returns) > 0 {
+		m.t.Fatalf("%d publishes were returned", len(returns))
+	}
+}
+
+func key(k int) string { return fmt.Sprintf("key-%d", k) }
+
+// where empties all shards of a stream, straight from the brokers, and tells which
+// queue each key was in; a key in two queues is a failure.
+func (m *many) where(stream string, onlyBrokers ...int) map[string]string {
+	m.t.Helper()
+	if onlyBrokers == nil {
+		onlyBrokers = []int{0, 1, 2}
+	}
+	found := map[string]string{}
+	for _, s := range view[shardView](m.t, m.proxies[onlyBrokers[0]], "shards") {
+		if s.Stream != stream {
+			continue
+		}
+		for k := range m.drain(onlyBrokers[0], s.Queue) {
+			if before, twice := found[k]; twice {
+				m.t.Errorf("%s is in %s and in %s", k, before, s.Queue)
+			}
+			found[k] = s.Queue
+		}
+	}
+	return found
+}
+
+// drain empties one queue past the proxy and tells which keys it held; a queue
+// that is down holds none.
+func (m *many) drain(brokerIndex int, queue string) map[string]bool {
+	m.t.Helper()
+	conn, err := amqp.Dial(m.brokers[brokerIndex].URL(m.vhost))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	keys := map[string]bool{}
+	for {
+		d, ok, err := ch.Get(queue, true)
+		if err != nil || !ok {
+			return keys
+		}
+		keys[d.RoutingKey] = true
+	}
+}
