@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"bytes"
 	"time"
 
 	"amqproxy/frame"
@@ -136,8 +137,8 @@ func (c *Conn) random() uint64 {
 // FromClient takes a frame from the client. The error, a *frame.ConnError, ends
 // the connection.
 func (c *Conn) FromClient(f frame.Frame, out *Out) error {
-	if f.Type() == frame.TypeHeartbeat {
-		return nil // each side keeps its own
+	if bytes.Equal(f, frame.Heartbeat) {
+		return nil // each side keeps its own; one with a fault is the broker's to answer
 	}
 	if c.phase != running {
 		c.partingClient(f, out)
@@ -371,10 +372,15 @@ func (c *Conn) LinkDown(why *frame.ConnError, out *Out) {
 		return
 	}
 	c.phase = parted
-	if c.farewell.By == "" {
+	switch c.farewell.By {
+	case "client": // it waits for nothing but this
+		c.ordered = true
+		out.Client.built(out.Client.build(0, frame.ConnectionCloseOk))
+	case "broker": // the client was told, and has to answer
+	default:
 		c.farewell = Farewell{By: "broker", Code: why.Code, Text: why.Text}
+		out.Client.own(frame.AppendConnClose(nil, why))
 	}
-	out.Client.own(frame.AppendConnClose(nil, why))
 }
 
 // Tick tells the time, about twice a second, for what must not wait for ever.

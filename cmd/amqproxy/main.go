@@ -39,7 +39,6 @@ func run(args []string) int {
 		Short:         "A proxy beside RabbitMQ that gives unmodified AMQP clients partitioned streams",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
 	root.AddCommand(runCommand(), checkCommand(), versionCommand(), statusCommand())
 	root.SetArgs(args)

@@ -34,6 +34,7 @@ type handshake struct {
 	clientDone, homeDone bool
 	refusal              *frame.ConnError // the broker can't be reached: the client is told when it can hear it
 
+	awaits    string // the side whose turn it is
 	mechanism string
 	login     shard.Login // what PLAIN and AMQPLAIN carry; zero for other mechanisms
 	hearsFail bool        // the client has the capability authentication_failure_close
@@ -43,7 +44,7 @@ type handshake struct {
 }
 
 func newHandshake(se *session) handshake {
-	return handshake{session: se, frameMax: se.server.cfg.FrameMax}
+	return handshake{session: se, awaits: "client", frameMax: se.server.cfg.FrameMax}
 }
 
 // refuse greets the client in the broker's place, for a client can't take a
@@ -67,29 +68,42 @@ func (h *handshake) fromClient(f frame.Frame, out *intercept.Out) error {
 	if f.Type() != frame.TypeMethod || f.Channel() != 0 {
 		return &frame.ConnError{Code: frame.CommandInvalid, Text: "frame before connection.open"}
 	}
+	if h.refusal != nil {
+		h.refuseClient(f, out)
+		return nil
+	}
 	a := f.Args()
+	h.awaits = "broker"
 	switch f.Method() {
 	case frame.ConnectionStartOk:
-		if h.refusal != nil {
-			out.TellClient(frame.AppendConnClose(nil, h.refusal))
-			return nil
-		}
 		h.startOk(a)
 		if h.loopbackOnly() {
 			return h.refuseLogin(out)
 		}
 	case frame.ConnectionTuneOk:
-		h.tuneOk(a)
+		h.awaits = "client"
+		if err := h.tuneOk(a); err != nil {
+			return err
+		}
 	case frame.ConnectionOpen:
 		h.vhost = string(a.ShortStr())
 		h.open()
 	case frame.ConnectionCloseOk:
 		out.Done = true
 	}
-	if h.refusal == nil {
-		out.TellHome(f)
-	}
+	out.TellHome(f)
 	return nil
+}
+
+// refuseClient answers a client that has no broker: it is told why as soon as it
+// can hear it.
+func (h *handshake) refuseClient(f frame.Frame, out *intercept.Out) {
+	switch f.Method() {
+	case frame.ConnectionStartOk:
+		out.TellClient(frame.AppendConnClose(nil, h.refusal))
+	case frame.ConnectionCloseOk:
+		out.Done = true
+	}
 }
 
 func (h *handshake) startOk(a frame.Args) {
@@ -121,7 +135,7 @@ func (h *handshake) loopbackOnly() bool {
 
 // refuseLogin answers as RabbitMQ does.
 func (h *handshake) refuseLogin(out *intercept.Out) error {
-	e := &frame.ConnError{Code: frame.AccessRefused, Method: frame.ConnectionStartOk, Text: fmt.Sprintf(
+	e := &frame.ConnError{Code: frame.AccessRefused, Text: fmt.Sprintf(
 		"Login was refused using authentication mechanism %s. For details see the broker logfile.", h.mechanism)}
 	if h.hearsFail {
 		out.TellClient(frame.AppendConnClose(nil, e))
@@ -130,13 +144,21 @@ func (h *handshake) refuseLogin(out *intercept.Out) error {
 	return e
 }
 
-func (h *handshake) tuneOk(a frame.Args) {
+// tuneOk takes what the client has chosen. More than it was offered is refused, as
+// the broker would if the offer had been its own.
+func (h *handshake) tuneOk(a frame.Args) error {
 	a.Short()
-	if max := a.Long(); max != 0 {
-		h.frameMax = min(max, h.frameMax)
+	max := a.Long()
+	if max > h.frameMax {
+		h.session.noteLocked("client", fmt.Sprintf("wants frame_max %d, the most is %d", max, h.frameMax))
+		return &frame.ConnError{Code: frame.NotAllowed, Text: "frame_max is too large"}
+	}
+	if max != 0 {
+		h.frameMax = max
 	}
 	h.heartbeat = a.Short()
 	h.session.client.reader.SetMax(int(h.frameMax))
+	return nil
 }
 
 // open begins the session proper on the client's side: what it sends behind
@@ -153,6 +175,7 @@ func (h *handshake) fromHome(f frame.Frame, out *intercept.Out) error {
 	if f.Type() == frame.TypeHeartbeat {
 		return nil
 	}
+	h.awaits = "client"
 	switch f.Method() {
 	case frame.ConnectionTune:
 		a := f.Args()

@@ -79,6 +79,7 @@ func (se *session) run() {
 	} else {
 		se.mu.Lock()
 		se.home = home
+		se.handshake.awaits = "broker"
 		se.mu.Unlock()
 		reading.Go(func() { se.read(home) })
 	}
@@ -92,7 +93,9 @@ func (se *session) greeted() bool {
 	for {
 		n, err := se.client.fill()
 		if err != nil {
-			se.note("client", reason(err))
+			se.mu.Lock()
+			defer se.mu.Unlock()
+			se.noteEnd(se.client, err)
 			return false
 		}
 		se.client.reader.Filled(n)
@@ -239,6 +242,11 @@ func (se *session) commit(out *intercept.Out, direct *side) (writes *side) {
 		se.errands.Go(func() { se.errand(e) })
 	}
 	se.giveBack(out)
+	if se.core != nil {
+		if f := se.core.Farewell(); f.By != "" {
+			se.noteLocked(f.By, fmt.Sprintf("connection.close %d %s", f.Code, f.Text))
+		}
+	}
 	if out.Secret != nil {
 		se.handshake.login.Password = shard.Password(out.Secret)
 	}
@@ -343,7 +351,7 @@ func (se *session) ended(from *side, err error) {
 	defer se.mu.Unlock()
 	from.gone = true
 	if err != nil {
-		se.noteLocked(from.name, reason(err))
+		se.noteEnd(from, err)
 	}
 	var out intercept.Out
 	if from == se.home && se.core != nil {
@@ -381,6 +389,20 @@ func reason(err error) string {
 func isTimeout(err error) bool {
 	var ne net.Error
 	return errors.As(err, &ne) && ne.Timeout()
+}
+
+// noteEnd keeps why a side ended. Before the session is open time is up for both
+// sides at once: then it counts whose turn it was.
+func (se *session) noteEnd(from *side, err error) {
+	if isTimeout(err) && !se.handshake.homeDone {
+		se.noteLocked(se.handshake.awaits, fmt.Sprintf("did not finish the handshake in %s", se.server.cfg.HandshakeTimeout))
+		return
+	}
+	why := reason(err)
+	if from == se.home && (se.core == nil || !se.core.Orderly()) {
+		why = "the connection was lost: it " + why
+	}
+	se.noteLocked(from.name, why)
 }
 
 // note keeps the first reason for the session's end.
@@ -435,9 +457,6 @@ func (se *session) close() {
 	if se.core != nil {
 		se.core.End(&out)
 		se.giveBack(&out)
-		if f := se.core.Farewell(); f.By != "" {
-			se.endedBy, se.why = f.By, fmt.Sprintf("connection.close %d %s", f.Code, f.Text)
-		}
 	}
 	se.log.Info("session ended", zap.String("by", se.endedBy), zap.String("why", se.why),
 		zap.String("user", se.handshake.login.User), zap.String("vhost", se.handshake.vhost),

@@ -20,12 +20,24 @@ func (se *session) tick(now time.Time) {
 	se.core.Tick(now, &out)
 	se.core.EndBatch()
 	se.commit(&out, nil)
+	beat := se.handshake.heartbeat
 	for _, sd := range []*side{se.client, se.home} {
-		if why := sd.lapse(se.handshake.heartbeat, se.server.cfg.WriteTimeout); why != "" {
-			se.cutLocked("proxy", why)
+		if se.other(sd).out.stalled > 0 {
+			sd.heard = true // its reader may be the one that writes, and can't hear it
+		}
+		why := sd.lapse(beat)
+		// A broker that is blocked by an alarm may not read for any time, and says
+		// so to some clients only: its heartbeats tell whether it lives.
+		if timeout := se.server.cfg.WriteTimeout; sd == se.client && sd.out.lasts() > timeout {
+			why = fmt.Sprintf("took nothing for %s (write-timeout)", timeout)
+		}
+		if why != "" {
+			se.cutLocked(sd.name, why)
 			return
 		}
-		if sd.needsHeartbeat(se.handshake.heartbeat) {
+	}
+	for _, sd := range []*side{se.client, se.home} {
+		if sd.needsHeartbeat(beat) {
 			se.send(sd, frame.Heartbeat)
 		}
 	}
@@ -33,7 +45,7 @@ func (se *session) tick(now time.Time) {
 
 // lapse counts a tick of silence and of a write that lasts; it says why the side
 // has to be given up, if so.
-func (sd *side) lapse(heartbeat uint16, writeTimeout time.Duration) string {
+func (sd *side) lapse(heartbeat uint16) string {
 	if sd.quietFor++; sd.heard || sd.paused || sd.gone {
 		sd.quietFor, sd.heard = 0, false
 	}
@@ -46,12 +58,14 @@ func (sd *side) lapse(heartbeat uint16, writeTimeout time.Duration) string {
 	// A peer is given up when it was silent for two intervals (section 4.2.7),
 	// and the tick in which it fell silent does not count.
 	if heartbeat > 0 && sd.quietFor > 2*ticksPerSecond*int(heartbeat)+1 {
-		return fmt.Sprintf("missed heartbeats from %s, timeout: %ds", sd.name, heartbeat)
-	}
-	if time.Duration(sd.out.stalled)*time.Second/ticksPerSecond > writeTimeout {
-		return fmt.Sprintf("%s took nothing for %s", sd.name, writeTimeout)
+		return fmt.Sprintf("missed heartbeats, timeout: %ds", heartbeat)
 	}
 	return ""
+}
+
+// lasts is how long one write has lasted.
+func (o *outbox) lasts() time.Duration {
+	return time.Duration(o.stalled) * time.Second / ticksPerSecond
 }
 
 // needsHeartbeat tells whether nothing went to the side for half an interval.
