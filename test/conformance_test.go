@@ -1,0 +1,158 @@
+package test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"amqproxy/test/broker"
+)
+
+// conformanceSkip leaves out of amqp091-go's own tests what says nothing of a
+// proxy:
+//   - TestConnectionRecovery… close connections with the management plugin, which
+//     they want on port 15672 and nowhere else, and fail without it;
+//   - TestConnection_Close_WhenMemoryAlarmIsActive runs rabbitmqctl with the
+//     system's own settings, and skips itself without it;
+//   - TestChannelCounterShouldNotPanicIssue136 opens and closes 80,000 channels one
+//     after the other, which takes a minute on the broker alone;
+//     TestIntegrationHighChannelChurnInTightLoop does the same 1,000 times;
+//   - examples want a broker on port 5672.
+const conformanceSkip = "^(TestConnectionRecovery|TestConnection_Close_WhenMemoryAlarmIsActive|TestChannelCounterShouldNotPanicIssue136|Example)"
+
+// conformanceBound is how long one run of the suite may take. It takes 25 s, most
+// of them spent in timeouts of the suite's own.
+const conformanceBound = 80 * time.Second
+
+// TestConformance runs amqp091-go's own tests, which come with the module, on a
+// broker and through a proxy in front of another one, side by side: the same tests
+// pass. (They take vhost / whatever the URL says, hence two brokers.)
+func TestConformance(t *testing.T) {
+	brokers := conformanceBrokers(t)
+	suite := conformanceBuild(t)
+	p := sessionProxy(t, brokers[1], `policies: [{name: others, pattern: '^stream\.', vhost: "*"}]`)
+	before := sessionMetrics(t, p)
+
+	var onBroker, onProxy conformanceRun
+	var both sync.WaitGroup
+	both.Go(func() { onBroker = conformanceOn(t.Context(), suite, brokers[0].URL("/")) })
+	both.Go(func() { onProxy = conformanceOn(t.Context(), suite, p.URL("guest", "guest", "/")) })
+	both.Wait()
+	for where, run := range map[string]conformanceRun{"on the broker": onBroker, "through the proxy": onProxy} {
+		if run.err != nil || len(run.failed) > 0 {
+			t.Errorf("%s: failed %v (%v)\n%s", where, run.failed, run.err, run.output)
+		}
+		if len(run.passed) < 150 {
+			t.Errorf("%s %d tests passed, want at least 150", where, len(run.passed))
+		}
+		t.Logf("%s %d tests passed in %s:\n%s", where, len(run.passed), run.took.Round(time.Second), strings.Join(run.passed, "\n"))
+	}
+	if diff := cmp.Diff(onBroker.passed, onProxy.passed); diff != "" {
+		t.Errorf("other tests pass (- on the broker, + through the proxy):\n%s", diff)
+	}
+	const opened = "amqproxy_connections_opened_total"
+	if n := sessionMetrics(t, p)[opened] - before[opened]; n < 60 {
+		t.Errorf("the suite opened %v connections to the proxy, want at least 60: it ran elsewhere", n)
+	}
+}
+
+// conformanceBrokers starts a broker for each run.
+func conformanceBrokers(t *testing.T) (brokers [2]*broker.Node) {
+	t.Helper()
+	var errs [2]error
+	var both sync.WaitGroup
+	for i := range brokers {
+		both.Go(func() { brokers[i], errs[i] = broker.Start(t.Context(), broker.Options{}) })
+	}
+	both.Wait()
+	t.Cleanup(func() {
+		for _, n := range brokers {
+			if n != nil {
+				n.Close()
+			}
+		}
+	})
+	sessionMust(t, errors.Join(errs[:]...))
+	return brokers
+}
+
+// conformanceBuild copies the module out of the cache, which is read-only, and
+// compiles its tests once for both runs.
+func conformanceBuild(t *testing.T) (binary string) {
+	t.Helper()
+	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/rabbitmq/amqp091-go").Output()
+	sessionMust(t, err)
+	dir := filepath.Join(t.TempDir(), "amqp091-go")
+	sessionMust(t, os.CopyFS(dir, os.DirFS(strings.TrimSpace(string(module)))))
+	sessionMust(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			err = os.Chmod(path, 0o755)
+		}
+		return err
+	}))
+	binary = filepath.Join(dir, "suite.test")
+	build := exec.Command("go", "test", "-c", "-trimpath", "-tags", "integration", "-o", binary, ".")
+	build.Dir = dir
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return binary
+}
+
+// conformanceRun is the outcome of one run of the suite.
+type conformanceRun struct {
+	passed, failed []string // sorted
+	took           time.Duration
+	output         string // of what failed
+	err            error
+}
+
+func conformanceOn(ctx context.Context, binary, url string) (run conformanceRun) {
+	ctx, cancel := context.WithTimeout(ctx, conformanceBound)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-t", binary, "-test.v=test2json", "-test.skip", conformanceSkip)
+	cmd.Dir = filepath.Dir(binary)
+	cmd.Env = append(os.Environ(), "AMQP_URL="+url)
+	cmd.WaitDelay = time.Second
+	began := time.Now()
+	out, err := cmd.Output()
+	run.took, run.err = time.Since(began), err
+	said := map[string]*strings.Builder{}
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var event struct{ Action, Test, Output string }
+		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
+			run.err = fmt.Errorf("%q is no JSON: %w", lines.Text(), err)
+			return run
+		}
+		if said[event.Test] == nil {
+			said[event.Test] = &strings.Builder{}
+		}
+		said[event.Test].WriteString(event.Output)
+		switch {
+		case event.Test == "":
+		case event.Action == "pass":
+			run.passed = append(run.passed, event.Test)
+		case event.Action == "fail":
+			run.failed = append(run.failed, event.Test)
+			run.output += said[event.Test].String()
+		}
+	}
+	slices.Sort(run.passed)
+	slices.Sort(run.failed)
+	return run
+}
