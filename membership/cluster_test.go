@@ -16,7 +16,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// net is a network in memory whose links can be cut, slowed and made to lose.
+// network is a network in memory whose links can be cut, slowed and made to lose.
 type network struct {
 	mock memberlist.MockNetwork
 
@@ -54,7 +54,7 @@ func (n *network) passes(from, to string, lossy bool) bool {
 	if n.cut[[2]string{from, to}] || n.gone[from] || n.gone[to] {
 		return false
 	}
-	// Every fifth packet, by count, is what 20 % loss does, the same in each run.
+	// The first 20 of each 100 packets is what 20 % loss does, the same in each run.
 	return !lossy || n.loss == 0 || float64(n.rnd.Add(1)%100) >= n.loss*100
 }
 
@@ -192,6 +192,13 @@ func (n *network) cluster(t *testing.T, count int, tune func(*memberlist.Config)
 	for i := 1; i < count; i++ {
 		nodes = append(nodes, n.start(t, fmt.Sprintf("n%d", i), Config{Tune: tune}, nodes[0]))
 	}
+	t.Cleanup(func() { // all at once: each goodbye takes its time
+		var all sync.WaitGroup
+		for _, x := range nodes {
+			all.Go(x.stop)
+		}
+		all.Wait()
+	})
 	for _, x := range nodes {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		if _, err := x.Join(ctx); err != nil {

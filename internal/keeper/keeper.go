@@ -165,17 +165,12 @@ func (k *Keeper) link(ctx context.Context, a access) (*link, error) {
 		switch {
 		case l.err == nil && !l.dead():
 			return l, nil
-		case l.err != nil && !isTimeout(l.err):
+		case errors.As(l.err, new(*shard.Refused)):
 			k.done(l)
 			return nil, l.err
 		}
-		k.done(l) // its maker had less time than we have
+		k.done(l) // its maker may have had less time than we have
 	}
-}
-
-func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
 }
 
 // make dials l, for all who wait for it.

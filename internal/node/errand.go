@@ -15,6 +15,7 @@ import (
 )
 
 const (
+	accessRefused      = 403
 	notFound           = 404
 	preconditionFailed = 406
 )

@@ -92,6 +92,9 @@ func (n *Node) Count(ctx context.Context, name shard.Name, login shard.Login) (m
 	}
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
+	if login.User == "" { // a mechanism that can't be used again; sums are no secret to who is let in
+		login = s.settings.Local
+	}
 	counts, err := n.keeper.Count(ctx, name.VHost, n.everywhere(s), login)
 	for _, c := range counts {
 		messages += c.Messages
@@ -100,11 +103,18 @@ func (n *Node) Count(ctx context.Context, name shard.Name, login shard.Login) (m
 	return messages, consumers, err
 }
 
+// errNoLogin refuses what only the client's own permissions can allow, when its
+// mechanism carries nothing that can be used again.
+var errNoLogin = &shard.Refused{Code: accessRefused, Text: "this needs a login with PLAIN or AMQPLAIN, which the proxy can use for the shards"}
+
 // Purge empties all shards, as login.
 func (n *Node) Purge(ctx context.Context, name shard.Name, login shard.Login) (messages int, err error) {
 	s, err := n.find(name)
 	if err != nil {
 		return 0, err
+	}
+	if login.User == "" {
+		return 0, errNoLogin
 	}
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
@@ -118,6 +128,9 @@ func (n *Node) Destroy(ctx context.Context, name shard.Name, login shard.Login, 
 	s, err := n.find(name)
 	if err != nil {
 		return 0, err
+	}
+	if login.User == "" {
+		return 0, errNoLogin
 	}
 	held, consumers, err := n.Count(ctx, name, login)
 	switch {

@@ -92,13 +92,18 @@ func placements(st *membership.State, rules *shard.Rules, self string) map[shard
 	return all
 }
 
-// ready are the shards of the nodes that serve.
+// ready are the shards of the nodes that serve. If none does, all are: to try is
+// better than to refuse, and what can't be reached says so itself.
 func (p placement) ready(serves map[string]bool) []shard.Shard {
-	var out []shard.Shard
+	var out, all []shard.Shard
 	for _, node := range slices.Sorted(maps.Keys(p.shards)) {
+		all = append(all, p.shards[node]...)
 		if serves[node] {
 			out = append(out, p.shards[node]...)
 		}
+	}
+	if len(out) == 0 {
+		return all
 	}
 	return out
 }

@@ -352,6 +352,10 @@ func (se *session) ended(from *side, err error) {
 	from.gone = true
 	if err != nil {
 		se.noteEnd(from, err)
+		if isTimeout(err) && !se.handshake.homeDone {
+			se.cutLocked(from.name, "") // its time is up, and with it the other side's
+			return
+		}
 	}
 	var out intercept.Out
 	if from == se.home && se.core != nil {
