@@ -43,13 +43,6 @@ type Conn struct {
 	farewell Farewell
 }
 
-// Farewell is the first connection.close of a session.
-type Farewell struct {
-	By   string // "client", "broker", "proxy", or "" while there is none
-	Code uint16
-	Text string
-}
-
 type phase uint8
 
 const (
@@ -82,20 +75,6 @@ func (c *Conn) Use(snap *shard.Snapshot) {
 // Held is how many octets of client frames wait for errands: over a limit of its
 // own the shell stops reading the client.
 func (c *Conn) Held() int { return c.heldSize }
-
-// Orderly tells whether close and close-ok were exchanged, so that the end of a
-// socket is no fault.
-func (c *Conn) Orderly() bool { return c.ordered }
-
-// Farewell tells who closed the connection first, and with what words.
-func (c *Conn) Farewell() Farewell { return c.farewell }
-
-func (c *Conn) closedBy(who string, f frame.Frame) {
-	if c.farewell.By == "" {
-		a := f.Args()
-		c.farewell = Farewell{By: who, Code: a.Short(), Text: string(a.ShortStr())}
-	}
-}
 
 // Channels is how many channels are open.
 func (c *Conn) Channels() int { return c.open }
@@ -310,79 +289,6 @@ func (c *Conn) connectionFromHome(f frame.Frame, out *Out) {
 	}
 }
 
-// Shut ends the session for a reason of ours: the client's frames count no more,
-// confirms that are due may still come for settleTime, then both sides are told.
-func (c *Conn) Shut(why *frame.ConnError, out *Out) {
-	if c.phase != running || c.farewell.By != "" { // a close is under way already
-		return
-	}
-	c.phase, c.parting = settling, why
-	c.farewell = Farewell{By: "proxy", Code: why.Code, Text: why.Text}
-	if !c.unsettled() {
-		c.part(out)
-	}
-}
-
-// Fault ends the session at once, because what the client sent can't be read.
-func (c *Conn) Fault(why *frame.ConnError, out *Out) {
-	if c.phase == parted {
-		return
-	}
-	c.farewell = Farewell{By: "proxy", Code: why.Code, Text: why.Text}
-	c.parting = why
-	c.part(out)
-}
-
-func (c *Conn) unsettled() bool {
-	for _, ch := range c.channels {
-		if ch != nil && ch.confirms.outstanding() {
-			return true
-		}
-	}
-	return false
-}
-
-// part sends both sides connection.close. The broker gets the client's manner of
-// ending, so that it has nothing to complain of in its log.
-func (c *Conn) part(out *Out) {
-	c.phase = parted
-	out.Home.own(frame.AppendConnClose(nil, &frame.ConnError{Code: frame.ReplySuccess, Text: "Goodbye"}))
-	out.Client.own(frame.AppendConnClose(nil, c.parting))
-}
-
-// partingClient takes what a client still sends when we are to close.
-func (c *Conn) partingClient(f frame.Frame, out *Out) {
-	if f.Channel() != 0 {
-		return
-	}
-	switch f.Method() {
-	case frame.ConnectionClose: // it was faster
-		out.Client.built(out.Client.build(0, frame.ConnectionCloseOk))
-		fallthrough
-	case frame.ConnectionCloseOk:
-		c.ordered = true
-		out.Done = true
-	}
-}
-
-// LinkDown says that the home link is gone. Without the farewells of the
-// protocol the client is told with why.
-func (c *Conn) LinkDown(why *frame.ConnError, out *Out) {
-	if c.ordered || c.phase == parted {
-		return
-	}
-	c.phase = parted
-	switch c.farewell.By {
-	case "client": // it waits for nothing but this
-		c.ordered = true
-		out.Client.built(out.Client.build(0, frame.ConnectionCloseOk))
-	case "broker": // the client was told, and has to answer
-	default:
-		c.farewell = Farewell{By: "broker", Code: why.Code, Text: why.Text}
-		out.Client.own(frame.AppendConnClose(nil, why))
-	}
-}
-
 // Tick tells the time, about twice a second, for what must not wait for ever.
 func (c *Conn) Tick(now time.Time, out *Out) {
 	if c.phase == settling {
@@ -406,14 +312,4 @@ func (c *Conn) Tick(now time.Time, out *Out) {
 			c.closeLeg(ch, out)
 		}
 	}
-}
-
-// End says that the session is over: every consumer's place is given back.
-func (c *Conn) End(out *Out) {
-	for _, ch := range c.channels {
-		if ch != nil {
-			c.release(ch, out)
-		}
-	}
-	c.tally.flush()
 }

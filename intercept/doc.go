@@ -18,6 +18,7 @@
 //	publish.go   basic.publish: the shard, and the splice of its key
 //	exchange.go  exchange.* on a stream
 //	queue.go     queue.* on a virtual queue
+//	parting.go   the end of a connection
 //	consume.go   basic.consume and basic.get on a virtual queue
 //	confirms.go  which publishes are not settled yet
 //

@@ -3,45 +3,54 @@ package test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"amqproxy/frame"
 )
 
-// TestSessionManyChannels: all 2047 channels that a connection may have work, and
-// one more is refused as the broker refuses it.
+// TestSessionManyChannels: all 2047 channels that a connection may have work at
+// once, and one more is refused as the broker refuses it.
 func TestSessionManyChannels(t *testing.T) {
 	t.Parallel()
-	conn := streamDial(t, startPlain(t).url)
-	channels := make([]*amqp.Channel, conn.Config.ChannelMax)
-	if len(channels) != 2047 {
-		t.Fatalf("%d channels are offered, want 2047", len(channels))
+	const count = 2047
+	c := rawDial(t, sessionProxy(t, rabbit, "").Addr())
+	c.login(rawLogin{vhost: rabbit.VHost(t)})
+	c.send(`1 queue.declare queue="q" exclusive`, `1 basic.consume queue="q" consumer-tag="c" no-ack`)
+	c.want(frame.QueueDeclareOk)
+	c.want(frame.BasicConsumeOk)
+	var opens, publishes []string
+	for channel := 1; channel <= count; channel++ {
+		if channel > 1 {
+			opens = append(opens, fmt.Sprintf("%d channel.open", channel))
+		}
+		body := fmt.Sprint("from ", channel)
+		publishes = append(publishes, fmt.Sprintf(`%d basic.publish routing-key="q"`, channel),
+			fmt.Sprintf("%d header body-size=%d", channel, len(body)), fmt.Sprintf("%d body %q", channel, body))
 	}
-	for i := range channels {
-		channels[i] = streamOpen(t, conn)
+	c.send(opens...)
+	opened := map[uint16]bool{}
+	for range opens {
+		opened[c.want(frame.ChannelOpenOk).Channel()] = true
 	}
-	if _, err := conn.Channel(); err == nil {
-		t.Error("channel 2048 opened")
+	c.send(publishes...)
+	bodies := map[string]bool{}
+	for range count {
+		c.want(frame.BasicDeliver)
+		_, body := c.message()
+		bodies[string(body)] = true
 	}
-	queue := sessionDeclare(t, channels[0], "", nil)
-	deliveries, err := channels[1].Consume(queue, "", true, false, false, false, nil)
-	sessionMust(t, err)
-	for i, ch := range channels {
-		sessionPut(t, ch, "", queue, fmt.Sprint(i))
+	if len(opened) != count-1 || len(bodies) != count {
+		t.Errorf("%d channels opened and %d messages came, want %d and %d", len(opened), len(bodies), count-1, count)
 	}
-	seen := map[string]bool{}
-	for range channels {
-		seen[string(streamNext(t, deliveries, "a delivery").Body)] = true
+	c.send(fmt.Sprintf("%d channel.open", count+1))
+	if got := c.want(frame.ConnectionClose).String(); !strings.Contains(got, "reply-code=530") {
+		t.Errorf("channel %d: got %s, want connection.close 530", count+1, got)
 	}
-	if len(seen) != len(channels) {
-		t.Errorf("%d different messages came, want %d", len(seen), len(channels))
-	}
-	for _, ch := range channels {
-		sessionMust(t, ch.Close())
-	}
-	streamLives(t, streamOpen(t, conn))
 }
 
 // TestSessionManyConnections: 500 connections at once, each with a queue of its

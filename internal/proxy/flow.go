@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"amqproxy/intercept"
+	"amqproxy/shard"
+	"fmt"
+	"net"
+	"time"
+)
+
+func bytesFor(se *session, sd *side, out *intercept.Out) *intercept.Bytes {
+	if sd == se.client {
+		return &out.Client
+	}
+	return &out.Home
+}
+
+// commit puts what a batch made on its way, with the lock held. direct is the
+// side that this goroutine may write to itself: it is returned when it is to.
+func (se *session) commit(out *intercept.Out, direct *side) (writes *side) {
+	for _, to := range []*side{se.client, se.home} {
+		if to == nil {
+			continue
+		}
+		b := bytesFor(se, to, out)
+		if to == se.client {
+			se.bytes.toClient += uint64(b.Len())
+			se.server.totals.ToBytes.Add(uint64(b.Len()))
+		}
+		write, spawn := to.out.add(b, to == direct)
+		if write {
+			writes = to
+		}
+		if spawn {
+			se.errands.Go(func() { se.drain(to) })
+		}
+	}
+	for _, e := range out.Errands {
+		se.errands.Go(func() { se.errand(e) })
+	}
+	se.giveBack(out)
+	if se.core != nil {
+		if f := se.core.Farewell(); f.By != "" {
+			se.noteLocked(f.By, fmt.Sprintf("connection.close %d %s", f.Code, f.Text))
+		}
+	}
+	if out.Secret != nil {
+		se.handshake.login.Password = shard.Password(out.Secret)
+	}
+	return writes
+}
+
+// giveBack gives the node back what the session has no use for any more.
+func (se *session) giveBack(out *intercept.Out) {
+	for _, queue := range out.Released {
+		se.server.node.Leave(se.handshake.vhost, queue)
+	}
+	for _, stream := range out.Abandoned {
+		se.server.node.Abandon(shard.Name{VHost: se.handshake.vhost, Stream: stream})
+	}
+}
+
+// write writes spans to a side whose writer the caller is, and then what came
+// meanwhile.
+func (se *session) write(to *side, spans net.Buffers) {
+	var err error
+	if len(spans) == 1 {
+		_, err = to.conn.Write(spans[0])
+	} else {
+		_, err = spans.WriteTo(to.conn)
+	}
+	if err != nil {
+		se.writeFailed(to)
+	}
+	se.drain(to)
+}
+
+// drain writes what waits for a side, as its writer, until nothing does.
+func (se *session) drain(to *side) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	for len(to.out.pending) > 0 && !to.out.dead {
+		b := to.out.pending
+		to.out.pending, to.out.stalled = nil, 0
+		se.mu.Unlock()
+		_, err := to.conn.Write(b)
+		if err != nil {
+			se.writeFailed(to)
+		}
+		se.mu.Lock()
+		se.room.Broadcast()
+	}
+	to.out.writing, to.out.stalled = false, 0
+	se.room.Broadcast()
+}
+
+// writeFailed: nothing more can be said to the side, but what it sent before may
+// still be there to be read.
+func (se *session) writeFailed(to *side) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	to.out.dead, to.out.pending = true, nil
+	to.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	se.room.Broadcast()
+}
+
+// wait holds the reader of a side back while what it reads could not go on.
+func (se *session) wait(from *side) error {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	for se.full(from) && !se.over {
+		from.paused = true
+		se.room.Wait()
+	}
+	from.paused = false
+	if se.over {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// full tells whether to stop reading a side. What waits for the broker never
+// stops the reading of the broker: it might be waiting for that itself.
+func (se *session) full(from *side) bool {
+	if len(se.client.out.pending) > highMark {
+		return true
+	}
+	return from == se.client && se.core != nil && (len(se.home.out.pending) > highMark || se.core.Held() > heldMark)
+}
