@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"amqproxy/frame"
-	"amqproxy/intercept"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +8,9 @@ import (
 	"net"
 	"syscall"
 	"time"
+
+	"amqproxy/frame"
+	"amqproxy/intercept"
 
 	"go.uber.org/zap"
 )

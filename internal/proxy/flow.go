@@ -1,11 +1,12 @@
 package proxy
 
 import (
-	"amqproxy/intercept"
-	"amqproxy/shard"
 	"fmt"
 	"net"
 	"time"
+
+	"amqproxy/intercept"
+	"amqproxy/shard"
 )
 
 func bytesFor(se *session, sd *side, out *intercept.Out) *intercept.Bytes {
