@@ -158,16 +158,12 @@ func (c *Conn) resume(ch *channel, out *Out) {
 	for len(rest) > 0 && ch.wait.what == waitNothing {
 		f := firstFrame(rest)
 		rest = rest[len(f):]
-		if ch.state == chOpen {
-			c.openFromClient(ch, f, out)
-		} else {
-			c.closingFromClient(ch, f, out)
-		}
+		c.channelFromClient(ch.number, f, out) // it may close the channel and open it again
 	}
 	if c.held == ch { // its method is in memory of its own already
 		c.held = nil
 	}
-	if len(rest) > 0 && c.channels[ch.number] == ch {
+	if len(rest) > 0 {
 		ch.heldFrames = rest
 		c.heldSize += len(rest)
 	}
@@ -330,7 +326,7 @@ func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
 	held := ch.heldFrames
 	c.dropHeld(ch)
 	for ; len(held) > 0; held = held[len(firstFrame(held)):] {
-		c.closingFromClient(ch, firstFrame(held), out)
+		c.channelFromClient(ch.number, firstFrame(held), out)
 	}
 }
 

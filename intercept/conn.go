@@ -128,8 +128,13 @@ func (c *Conn) FromClient(f frame.Frame, out *Out) error {
 		c.connectionFromClient(f, out)
 		return nil
 	}
-	ch := c.channel(n)
-	switch {
+	c.channelFromClient(n, f, out)
+	return nil
+}
+
+// channelFromClient takes a frame on a channel, in whatever state it is.
+func (c *Conn) channelFromClient(n uint16, f frame.Frame, out *Out) {
+	switch ch := c.channel(n); {
 	case ch == nil:
 		c.unopened(n, f, out)
 	case ch.state != chOpen:
@@ -139,7 +144,6 @@ func (c *Conn) FromClient(f frame.Frame, out *Out) error {
 	default:
 		c.openFromClient(ch, f, out)
 	}
-	return nil
 }
 
 // openFromClient takes a frame on a channel that is open and waits for nothing.
@@ -195,7 +199,7 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 
 // FromHome takes a frame from the home link.
 func (c *Conn) FromHome(f frame.Frame, out *Out) error {
-	if f.Type() == frame.TypeHeartbeat {
+	if bytes.Equal(f, frame.Heartbeat) {
 		return nil
 	}
 	n := f.Channel()

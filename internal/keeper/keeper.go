@@ -206,7 +206,10 @@ func (k *Keeper) dial(ctx context.Context, a access) (conn *amqp.Connection, soc
 		return conn, socket, socket.SetDeadline(time.Time{})
 	}
 	var ae *amqp.Error
+	at, set := ctx.Deadline()
 	switch {
+	case set && !time.Now().Before(at): // the library takes a silence in the login for a refusal
+		return nil, nil, fmt.Errorf("broker %s can't be reached: %w", k.broker, context.DeadlineExceeded)
 	case errors.Is(err, amqp.ErrCredentials), errors.As(err, &ae) && ae.Code == amqp.AccessRefused:
 		return nil, nil, &shard.Refused{Code: amqp.AccessRefused, Text: fmt.Sprintf("the broker refuses the login of user '%s' to vhost '%s'", a.login.User, a.vhost)}
 	case errors.Is(err, amqp.ErrVhost), errors.As(err, &ae) && ae.Code == amqp.NotAllowed:
