@@ -198,8 +198,9 @@ func (n *Node) failed(s *stream, err error) {
 		zap.String("vhost", s.name.VHost), zap.Error(err), zap.Duration("in", pause))
 }
 
-// heal makes and binds again what somebody deleted. The exchange is not made
-// again: who deletes it past the proxies may mean it.
+// heal makes and binds again what somebody deleted. A missing exchange is left to
+// the next try to make the whole: another proxy's client may have deleted it, and
+// word of that is on its way.
 func (n *Node) heal(ctx context.Context, s *stream) {
 	unlock, err := s.lock(ctx)
 	if err != nil {
