@@ -128,6 +128,9 @@ func (se *session) cutLocked(who, why string) {
 func (se *session) shut(why *frame.ConnError) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
+	if se.over {
+		return
+	}
 	if se.core == nil {
 		se.cutLocked("proxy", why.Text)
 		return
