@@ -30,8 +30,10 @@ import (
 //   - TestChannelCounterShouldNotPanicIssue136 opens and closes 80,000 channels one
 //     after the other, which takes a minute on the broker alone;
 //     TestIntegrationHighChannelChurnInTightLoop does the same 1,000 times;
+//   - TestNotifyClosesAllChansAfterConnectionClose is a test of the library against
+//     a scripted peer and no broker, and fails now and then on a busy machine;
 //   - examples want a broker on port 5672.
-const conformanceSkip = "^(TestConnectionRecovery|TestConnection_Close_WhenMemoryAlarmIsActive|TestChannelCounterShouldNotPanicIssue136|Example)"
+const conformanceSkip = "^(TestNotifyClosesAllChansAfterConnectionClose|TestConnectionRecovery|TestConnection_Close_WhenMemoryAlarmIsActive|TestChannelCounterShouldNotPanicIssue136|Example)"
 
 // conformanceBound is how long one run of the suite may take. It takes 25 s, most
 // of them spent in timeouts of the suite's own.

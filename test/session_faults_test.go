@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ func TestSessionBrokerFaults(t *testing.T) {
 		{"blocked for longer than heartbeats", sessionBlockedBeats},
 		{"blocked for longer than write-timeout", sessionBlockedWrites},
 		{"frozen", sessionFrozen},
+		{"frozen at the end", sessionFrozenShutdown},
 		{"shut down", sessionBrokerStopped},
 		{"killed", sessionBrokerKilled},
 	} {
@@ -174,6 +176,26 @@ func sessionFrozen(t *testing.T, own *broker.Node, p *daemon.Proxy) {
 	idle.send("1 basic.qos")
 	idle.want(frame.BasicQosOk)
 	idle.logout()
+}
+
+// sessionFrozenShutdown: a broker that answers nothing does not hold up the
+// proxy's end, though a client has a publish outstanding on it.
+func sessionFrozenShutdown(t *testing.T, own *broker.Node, _ *daemon.Proxy) {
+	p := sessionProxy(t, own, "limits: {shutdown-timeout: 2s}")
+	c := rawDial(t, p.Addr())
+	c.login(rawLogin{})
+	c.send(`1 queue.declare queue="frozen" exclusive`, "1 confirm.select")
+	c.want(frame.QueueDeclareOk)
+	c.want(frame.ConfirmSelectOk)
+	sessionMust(t, own.Pause())
+	defer own.Resume()
+	c.write(rawPublish(t, "frozen", "x"))
+	p.Signal(syscall.SIGTERM)
+	c.wantShutdown()
+	c.send("0 connection.close-ok")
+	if code := p.Wait(6 * time.Second); code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
 }
 
 // sessionBrokerStopped: an orderly shutdown is heard in the broker's words; while

@@ -162,6 +162,12 @@ func (n *Node) born(name shard.Name, asked shard.Declared) (*stream, error) {
 		f.Type, f.Durable, f.HashOn = asked.Type, asked.Durable, asked.HashOn.String()
 	}
 	f.Destroyed = false
+	if n.streams[name] == nil {
+		s := n.newStream(name)
+		s.dueAt = time.Now().Add(n.cfg.DeclareTimeout) // who asks makes it; Run is to leave it to him
+		n.streams[name] = s
+		delete(n.none, name)
+	}
 	n.set(streamKey(name), f)
 	n.mu.Unlock()
 	n.reconcile()

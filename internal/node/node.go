@@ -175,7 +175,7 @@ func (n *Node) follow(name shard.Name, p placement) {
 		n.streams[name] = s
 		delete(n.none, name)
 	}
-	if s.fact != p.fact && (s.fact.Born != p.fact.Born || s.fact.Destroyed) {
+	if s.fact.Born != "" && s.fact != p.fact && (s.fact.Born != p.fact.Born || s.fact.Destroyed) {
 		s.state, s.dueAt = Making, time.Time{}
 	}
 	s.fact, s.place = p.fact, p
