@@ -25,6 +25,11 @@ const (
 // Frame is one whole frame, from its type to its end octet.
 type Frame []byte
 
+// First is the first of whole frames that lie one behind the other in b.
+func First(b []byte) Frame {
+	return Frame(b[:Overhead+int(binary.BigEndian.Uint32(b[3:]))])
+}
+
 // Type is one of the Type constants, or unknown.
 func (f Frame) Type() byte { return f[0] }
 

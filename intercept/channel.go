@@ -156,7 +156,7 @@ func (c *Conn) resume(ch *channel, out *Out) {
 	ch.heldFrames = nil // openFromClient must not see them as held
 	c.heldSize -= len(rest)
 	for len(rest) > 0 && ch.wait.what == waitNothing {
-		f := firstFrame(rest)
+		f := frame.First(rest)
 		rest = rest[len(f):]
 		c.channelFromClient(ch.number, f, out) // it may close the channel and open it again
 	}
@@ -167,11 +167,6 @@ func (c *Conn) resume(ch *channel, out *Out) {
 		ch.heldFrames = rest
 		c.heldSize += len(rest)
 	}
-}
-
-// firstFrame is the first of whole frames that lie one behind the other.
-func firstFrame(b []byte) frame.Frame {
-	return frame.Frame(b[:frame.Overhead+int(uint32(b[3])<<24|uint32(b[4])<<16|uint32(b[5])<<8|uint32(b[6]))])
 }
 
 // toClient sends the client frames of ours on a channel, between contents.
@@ -206,7 +201,7 @@ func (c *Conn) contentFromHome(ch *channel, f frame.Frame, out *Out) {
 func (c *Conn) fail(ch *channel, e *frame.ChannelError, out *Out) {
 	c.tally.all.refused++
 	for rest := ch.heldFrames; len(rest) > 0; {
-		f := firstFrame(rest)
+		f := frame.First(rest)
 		rest = rest[len(f):]
 		ch.left = ch.left || f.Type() == frame.TypeMethod && f.Method() == frame.ChannelClose
 	}
@@ -325,8 +320,8 @@ func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
 	}
 	held := ch.heldFrames
 	c.dropHeld(ch)
-	for ; len(held) > 0; held = held[len(firstFrame(held)):] {
-		c.channelFromClient(ch.number, firstFrame(held), out)
+	for ; len(held) > 0; held = held[len(frame.First(held)):] {
+		c.channelFromClient(ch.number, frame.First(held), out)
 	}
 }
 

@@ -34,6 +34,7 @@ func (se *session) ended(from *side, err error) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	from.gone = true
+	se.room.Broadcast()
 	if err != nil {
 		se.noteEnd(from, err)
 		if isTimeout(err) && !se.handshake.homeDone {
@@ -51,7 +52,7 @@ func (se *session) ended(from *side, err error) {
 	if other == nil || other.gone {
 		return
 	}
-	for !se.over && !other.out.dead && (other.out.writing || from == se.client && se.core != nil && se.core.Held() > 0) {
+	for !se.over && !other.gone && !other.out.dead && (other.out.writing || from == se.client && se.waiting() > 0) {
 		se.room.Wait()
 	}
 	if from == se.home && se.core != nil && !se.core.Orderly() {

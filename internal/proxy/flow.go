@@ -126,5 +126,14 @@ func (se *session) full(from *side) bool {
 	if len(se.client.out.pending) > highMark {
 		return true
 	}
-	return from == se.client && se.core != nil && (len(se.home.out.pending) > highMark || se.core.Held() > heldMark)
+	return from == se.client && se.core != nil && (len(se.home.out.pending) > highMark || se.waiting() > heldMark)
+}
+
+// waiting is how many octets of the client's frames wait for an errand or for
+// open-ok.
+func (se *session) waiting() int {
+	if se.core == nil {
+		return 0
+	}
+	return se.core.Held() + len(se.handshake.behind)
 }

@@ -35,6 +35,7 @@ type handshake struct {
 	refusal              *frame.ConnError // the broker can't be reached: the client is told when it can hear it
 
 	awaits    string // the side whose turn it is
+	behind    []byte // whole client frames behind connection.open, until open-ok
 	mechanism string
 	login     shard.Login // what PLAIN and AMQPLAIN carry; zero for other mechanisms
 	hearsFail bool        // the client has the capability authentication_failure_close
@@ -169,6 +170,27 @@ func (h *handshake) open() {
 	se.core = intercept.New(h.vhost, int(h.frameMax), se.server.node.Snapshot(), &se.server.totals.Messages, seed())
 }
 
+// mustWait tells whether a client's frame is to wait for open-ok. Until then nobody
+// knows who the client is, and nothing is done for it; but a close is answered.
+func (h *handshake) mustWait() bool {
+	return !h.homeDone && h.session.core.Farewell().By == ""
+}
+
+// opened lets the frames go on that came behind connection.open.
+func (h *handshake) opened(out *intercept.Out) error {
+	rest := h.behind
+	h.behind = nil
+	h.session.room.Broadcast()
+	for len(rest) > 0 {
+		f := frame.First(rest)
+		rest = rest[len(f):]
+		if err := h.session.core.FromClient(f, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fromHome takes a frame of a broker that has not sent connection.open-ok yet.
 func (h *handshake) fromHome(f frame.Frame, out *intercept.Out) error {
 	se := h.session
@@ -190,6 +212,12 @@ func (h *handshake) fromHome(f frame.Frame, out *intercept.Out) error {
 		se.home.reader.SetMax(int(h.frameMax))
 		se.client.conn.SetReadDeadline(time.Time{})
 		se.home.conn.SetReadDeadline(time.Time{})
+		if se.core != nil {
+			if err := se.core.FromHome(f, out); err != nil {
+				return err
+			}
+			return h.opened(out)
+		}
 	}
 	if se.core != nil {
 		return se.core.FromHome(f, out)

@@ -192,6 +192,9 @@ func (se *session) step(from *side, f frame.Frame, out *intercept.Out) error {
 	switch {
 	case from == se.client && !se.handshake.clientDone:
 		return se.handshake.fromClient(f, out)
+	case from == se.client && se.handshake.mustWait():
+		se.handshake.behind = append(se.handshake.behind, f...)
+		return nil
 	case from == se.client:
 		return se.core.FromClient(f, out)
 	case !se.handshake.homeDone:
