@@ -183,14 +183,6 @@ func (c *Cluster) Addr() string {
 	return c.list.LocalNode().Address()
 }
 
-// Health is memberlist's own estimate of this member: 0 is good.
-func (c *Cluster) Health() int {
-	if c.list == nil {
-		return 0
-	}
-	return c.list.GetHealthScore()
-}
-
 // Changed is poked when there may be a new State.
 func (c *Cluster) Changed() <-chan struct{} { return c.changed }
 
