@@ -159,9 +159,12 @@ func TestDeclareUnsafe(t *testing.T) {
 		t.Errorf("the error is %v, want it to say that the stream is unsafe, and why", err)
 	}
 	streamLives(t, streamOpen(t, conn))
-	if l.logged("error", v) == "" {
-		t.Errorf("no error in the log names %s", v)
-	}
+	daemon.Eventually(t, streamPatience, func() error {
+		if l.logged("error", v) == "" {
+			return fmt.Errorf("no error in the log names %s", v)
+		}
+		return nil
+	})
 	if state := l.state(t, v); state == "ready" {
 		t.Errorf("/api/v1/streams says %q of an unsafe stream", state)
 	}
