@@ -28,7 +28,7 @@ func newBatch(tb testing.TB, side string, policy bool, lines ...string) *batch {
 	if policy {
 		snap.add("stream", "shard.a", options{"shards": "6", "local": "2"})
 	}
-	b := &batch{conn: New("/", 131072, snap.make(), &shard.Counters{}, 1)}
+	b := &batch{conn: New(Config{VHost: "/", FrameMax: 131072, Seed: 1}, snap.make(), &shard.Counters{})}
 	b.feed = b.conn.FromClient
 	if b.conn.FromClient(text("1 channel.open"), &b.out) != nil || b.conn.FromHome(text("1 channel.open-ok"), &b.out) != nil {
 		tb.Fatal("no channel")

@@ -25,10 +25,12 @@ type channel struct {
 	deadline time.Time           // of the wait for confirms before we close it
 	left     bool                // the client closed it while we were about to
 
-	holds     string            // the name of a stream that others wait for while we change it
-	lastQueue string            // the virtual queue that a queue.declare answered here last; "" if a real one
-	consumers map[string]string // consumer tag → shard, of consumers on streams
-	nextGet   int               // rotation of basic.get; -1 before the first
+	holds     string              // the name of a stream that others wait for while we change it
+	lastQueue string              // the virtual queue that a queue.declare answered here last; "" if a real one
+	consumers map[string]consumer // by tag, those that read shards
+	watch     *watch              // of shards that may be deleted; nil if it reads none
+	tx        bool                // tx.select was sent
+	nextGet   int                 // rotation of basic.get; -1 before the first
 
 	lastExchange string // of basic.publish, and what it is
 	lastTable    *shard.Table
@@ -55,9 +57,8 @@ type wait struct {
 	serial uint32
 	name   string      // the stream that it is about
 	frame  frame.Frame // the client's method that it is about
-	table  *shard.Table
 	asked  shard.Declared
-	left   int // local shards that basic.get has still to try
+	get    get
 }
 
 type waiting uint8
@@ -128,10 +129,11 @@ func (c *Conn) release(ch *channel, out *Out) {
 		out.Abandoned = append(out.Abandoned, ch.holds)
 		ch.holds = ""
 	}
-	for _, queue := range ch.consumers {
-		out.Released = append(out.Released, queue)
+	for _, k := range ch.consumers {
+		k.leaves(out)
 	}
 	ch.consumers = nil
+	c.unwatch(ch, out)
 }
 
 // hold keeps a client's frame until the channel waits no more.

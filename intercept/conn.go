@@ -18,19 +18,22 @@ const maxNames = 1024
 // Conn is one session between connection.open-ok and its end. Not safe for
 // concurrent use: the session's lock guards it.
 type Conn struct {
-	vhost    string
-	frameMax int // largest payload on both sides
-	snap     *shard.Snapshot
-	names    map[string]name // what snap says of the names used lately
-	rnd      uint64          // state of a splitmix64 generator: random streams, ties
-	serial   uint32          // of the last errand
-	learned  string          // the name that the node was asked about for the frame in hand
+	vhost       string
+	frameMax    int
+	hearsCancel bool
+	snap        *shard.Snapshot
+	names       map[string]name // what snap says of the names used lately
+	rnd         uint64          // state of a splitmix64 generator: random streams, ties
+	serial      uint32          // of the last errand
+	learned     string          // the name that the node was asked about for the frame in hand
 
 	channels []*channel // by number; nil where closed
 	held     *channel   // whose publish method is a view into the input
 	heldSize int        // octets in all channels' held frames
 	open     int
 	failing  int            // channels whose close waits for confirms
+	watching int            // channels that have a watch
+	holds    map[string]int // deliveries that are not acknowledged, by watched queue
 	owed     map[uint16]int // close-oks of the broker's for closes of the client's, by number
 
 	phase    phase
@@ -56,12 +59,21 @@ type name struct {
 	verdict shard.Verdict
 }
 
-// New makes the core of a session whose handshake is done. frameMax is the
-// largest payload that client and broker have agreed on; seed makes the choices
-// at random differ between sessions.
-// total counts the messages of all sessions.
-func New(vhost string, frameMax int, snap *shard.Snapshot, total *shard.Counters, seed uint64) *Conn {
-	return &Conn{vhost: vhost, frameMax: frameMax, snap: snap, names: map[string]name{}, owed: map[uint16]int{}, rnd: seed, tally: tally{total: total}}
+// Config is what a Conn must be told.
+type Config struct {
+	VHost       string
+	FrameMax    int    // largest payload that client and broker have agreed on
+	HearsCancel bool   // the client has the capability consumer_cancel_notify
+	Seed        uint64 // makes the choices at random differ between sessions
+}
+
+// New makes the core of a session whose handshake is done. total counts the
+// messages of all sessions.
+func New(cfg Config, snap *shard.Snapshot, total *shard.Counters) *Conn {
+	return &Conn{
+		vhost: cfg.VHost, frameMax: cfg.FrameMax, hearsCancel: cfg.HearsCancel, snap: snap, rnd: cfg.Seed,
+		names: map[string]name{}, owed: map[uint16]int{}, holds: map[string]int{}, tally: tally{total: total},
+	}
 }
 
 // Use gives the Conn a newer Snapshot.
@@ -101,6 +113,16 @@ func (c *Conn) find(b []byte) (*shard.Table, shard.Verdict) {
 	}
 	t, v := c.snap.Find(c.vhost, string(b))
 	c.names[string(b)] = name{t, v}
+	return t, v
+}
+
+// exchange tells what the name of an exchange is: that of a stream that has ended
+// is an ordinary one, whatever its queue still is.
+func (c *Conn) exchange(b []byte) (*shard.Table, shard.Verdict) {
+	t, v := c.find(b)
+	if t != nil && t.Settings.Ended {
+		return nil, shard.Ordinary
+	}
 	return t, v
 }
 
@@ -185,8 +207,14 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 		c.queueBind(ch, f, out)
 	case frame.QueuePurge, frame.QueueDelete:
 		c.queueSet(ch, f, out)
+	case frame.BasicAck, frame.BasicNack, frame.BasicReject, frame.BasicRecoverAsync:
+		c.acknowledged(ch, f, out)
+		out.Home.view(f)
 	case frame.ConfirmSelect:
 		ch.confirms.on = true
+		c.forward(ch, f, out)
+	case frame.TxSelect:
+		ch.tx = true
 		c.forward(ch, f, out)
 	case frame.ChannelClose:
 		ch.state = chClientCloses
@@ -230,6 +258,7 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 	switch m := f.Method(); m {
 	case frame.BasicDeliver:
 		c.delivered(ch, f)
+		c.watchDelivery(ch, f, out)
 	case frame.BasicReturn:
 		c.returned(ch, f)
 	case frame.BasicAck, frame.BasicNack:
@@ -238,7 +267,12 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		if c.getAnswered(ch, f, out) {
 			return
 		}
+	case frame.BasicRecoverOk:
+		c.acknowledged(ch, f, out)
 	case frame.BasicCancel, frame.BasicCancelOk:
+		if m == frame.BasicCancelOk && c.hasLeft(ch, f, out) {
+			return
+		}
 		c.consumerEnded(ch, f, out)
 	case frame.ExchangeDeclareOk, frame.ExchangeDeleteOk:
 		if c.exchangeAnswered(ch, m, out) {
@@ -303,10 +337,13 @@ func (c *Conn) Tick(now time.Time, out *Out) {
 			c.part(out)
 		}
 	}
-	if c.failing == 0 {
+	if c.failing == 0 && c.watching == 0 {
 		return
 	}
 	for _, ch := range c.channels {
+		if ch != nil && ch.watch != nil && c.phase == running {
+			c.leaveClosing(ch, out)
+		}
 		if ch == nil || ch.state != chFailing {
 			continue
 		}

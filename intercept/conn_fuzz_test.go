@@ -155,7 +155,7 @@ func newFuzzRun(t *testing.T, policies ...shard.Policy) *fuzzRun {
 		r.snap.add("stream", "shard.a", options{"shards": "3", "local": "2", "queue-declare": "answer", "queue-purge": "all"})
 		r.snap.add("stream", "shard.empty", options{"shards": "0"})
 	}
-	r.conn = New("/", 4096, r.snap.make(), &shard.Counters{}, 1)
+	r.conn = New(Config{VHost: "/", FrameMax: 4096, Seed: 1}, r.snap.make(), &shard.Counters{})
 	return r
 }
 

@@ -56,6 +56,9 @@ func (c *Conn) errand(ch *channel, f frame.Frame, e Errand, out *Out) {
 // have been given to the Conn before.
 func (c *Conn) Answered(a Answer, out *Out) {
 	ch := c.channel(a.Channel)
+	if ch != nil && c.hasPlace(ch, a, out) {
+		return
+	}
 	if ch == nil || ch.wait.what != waitErrand || ch.wait.serial != a.Serial {
 		if a.Queue != "" { // nobody will consume from it any more
 			out.Released = append(out.Released, a.Queue)
@@ -88,7 +91,7 @@ func (c *Conn) Answered(a Answer, out *Out) {
 	case Forget:
 		c.replyUnless(ch, nowait(w.frame), frame.ExchangeDeleteOk, out)
 	case Pick:
-		c.consumeFrom(ch, w.frame, a.Queue, out)
+		c.consumeFrom(ch, w.frame, w.name, a.Queue, out)
 	case Count:
 		c.countAnswered(ch, w.frame, a, out)
 	case Purge, Destroy:

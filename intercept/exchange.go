@@ -22,7 +22,7 @@ func (c *Conn) exchangeDeclare(ch *channel, f frame.Frame, out *Out) {
 		c.forward(ch, f, out)
 		return
 	}
-	table, verdict := c.find([]byte(name))
+	table, verdict := c.exchange([]byte(name))
 	if passive { // the broker knows; a stream that nobody remembers is adopted
 		if verdict == shard.Unknown {
 			c.learn(ch, f, name, out)
@@ -118,7 +118,7 @@ func (c *Conn) exchangeDelete(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
 	a.Short()
 	name := a.ShortStr()
-	_, verdict := c.find(name)
+	_, verdict := c.exchange(name)
 	switch {
 	case !a.OK() || verdict.Passes():
 		c.forward(ch, f, out)
@@ -163,7 +163,7 @@ func (c *Conn) exchangeBind(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
 	a.Short()
 	for _, name := range [][]byte{a.ShortStr(), a.ShortStr()} {
-		switch _, verdict := c.find(name); verdict {
+		switch _, verdict := c.exchange(name); verdict {
 		case shard.IsStream:
 			c.refuse(ch, f, string(name), out)
 			return

@@ -32,7 +32,7 @@ func TestTruncatedMethodsGoThrough(t *testing.T) {
 	} {
 		f := text("1 %s", whole)
 		for left := 4; left < len(f.Payload()); left++ {
-			conn, out := New("/", 131072, snap.make(), &shard.Counters{}, 1), Out{}
+			conn, out := New(Config{VHost: "/", FrameMax: 131072, Seed: 1}, snap.make(), &shard.Counters{}), Out{}
 			if conn.FromClient(text("1 channel.open"), &out) != nil || conn.FromHome(text("1 channel.open-ok"), &out) != nil {
 				t.Fatal("no channel")
 			}

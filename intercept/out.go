@@ -15,6 +15,8 @@ type Out struct {
 	Errands   []Errand
 	Abandoned []string // streams that were held for a Declare or Delete that came to nothing
 	Released  []string // shards that a consumer from Pick has left, by queue name
+	Held      []string // shards of which there are unacknowledged deliveries now
+	Freed     []string // shards of which there are none any more
 
 	// Secret is the client's new secret, once the broker has taken it.
 	Secret []byte
@@ -29,7 +31,10 @@ func (o *Out) Reset() {
 	clear(o.Errands)
 	clear(o.Released)
 	clear(o.Abandoned)
+	clear(o.Held)
+	clear(o.Freed)
 	o.Errands, o.Released, o.Abandoned = o.Errands[:0], o.Released[:0], o.Abandoned[:0]
+	o.Held, o.Freed = o.Held[:0], o.Freed[:0]
 	o.Secret, o.Done = nil, false
 }
 

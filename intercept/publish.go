@@ -91,7 +91,7 @@ func (c *Conn) publishAbsent(ch *channel, f frame.Frame, exchange string, out *O
 // when it goes to the default exchange, which would take it to the queue V.
 func (c *Conn) target(ch *channel, exchange, key []byte) (*shard.Table, shard.Verdict) {
 	if len(exchange) == 0 {
-		return c.find(key)
+		return c.exchange(key)
 	}
 	if ch.lastSnap == c.snap && string(exchange) == ch.lastExchange {
 		if ch.lastTable != nil {
@@ -99,7 +99,7 @@ func (c *Conn) target(ch *channel, exchange, key []byte) (*shard.Table, shard.Ve
 		}
 		return nil, shard.Ordinary
 	}
-	t, v := c.find(exchange)
+	t, v := c.exchange(exchange)
 	if v == shard.IsStream || v == shard.Ordinary {
 		if ch.lastExchange != string(exchange) {
 			ch.lastExchange = string(exchange)

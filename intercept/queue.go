@@ -125,7 +125,7 @@ func (c *Conn) queueBind(ch *channel, f frame.Frame, out *Out) {
 	a.Short()
 	queue, exchange := ch.queueName(a.ShortStr()), a.ShortStr()
 	table, verdict := c.find(queue)
-	from, fromVerdict := c.find(exchange)
+	from, fromVerdict := c.exchange(exchange)
 	bind := f.Method() == frame.QueueBind
 	switch {
 	case !a.OK():

@@ -17,9 +17,12 @@ import (
 
 // script runs the input lines of a scenario on a Conn, one by one:
 //
-//	session [frame-max=N]       begin with a new Conn; the streams stay
+//	session [frame-max=N] [hears-cancel]
+//	                            begin with a new Conn; the streams stay
 //	policy NAME [OPTION]...     a definition for one name, which is no stream yet
-//	stream NAME [shards=3] [local=2] [type=T] [durable=false] [asked-hash=H] [OPTION]...
+//	stream NAME [shards=3] [local=2] [retired=N] [closing=N] [ended] [type=T] [durable=false]
+//	       [asked-hash=H] [OPTION]...
+//	                            retired and closing local shards are counted on behind the others
 //	absent NAME                 there was no such exchange lately
 //	other NAME                  it is an exchange of another kind
 //	open N                      channel.open and open-ok, which are not shown
@@ -63,7 +66,8 @@ func newScript(t *testing.T, batched bool) *script {
 }
 
 func (s *script) session(o options) {
-	s.conn = New("/", o.num("frame-max", 131072), s.snap.make(), s.total, 1)
+	_, hears := o["hears-cancel"]
+	s.conn = New(Config{VHost: "/", FrameMax: o.num("frame-max", 131072), HearsCancel: hears, Seed: 1}, s.snap.make(), s.total)
 	s.errands = nil
 }
 
@@ -184,6 +188,12 @@ func (s *script) take(n int) {
 	slices.Sort(s.out.Released) // those of one channel come in any order
 	for _, queue := range s.out.Released {
 		s.say(n, "released %q", queue)
+	}
+	for _, queue := range s.out.Held {
+		s.say(n, "holds %q", queue)
+	}
+	for _, queue := range s.out.Freed {
+		s.say(n, "freed %q", queue)
 	}
 	for _, stream := range s.out.Abandoned {
 		s.say(n, "abandoned %s", stream)

@@ -46,7 +46,7 @@ func newSession(t *rapid.T) *session {
 	s := &session{t: t, seats: map[string]int{}}
 	s.snap.init()
 	s.snap.add("stream", "shard.s1", options{"queue-purge": "all", "queue-declare": "answer"})
-	s.conn = New("/", 131072, s.snap.make(), &shard.Counters{}, 1)
+	s.conn = New(Config{VHost: "/", FrameMax: 131072, Seed: 1}, s.snap.make(), &shard.Counters{})
 	s.client = &modelClient{t: t, hasty: rapid.Bool().Draw(t, "hasty")}
 	s.broker = &modelBroker{t: t}
 	return s

@@ -45,6 +45,9 @@ func (s *snapshot) add(verb, name string, o options) {
 	if s.counters[name] == nil {
 		s.counters[name] = &shard.Counters{}
 	}
+	if _, ended := o["ended"]; ended {
+		return // no policy is for it
+	}
 	s.definitions[name] = o.definition()
 	only := regexp.MustCompile("^" + regexp.QuoteMeta(name) + "$")
 	s.policies = append(s.policies, shard.Policy{Name: name, Pattern: only, VHost: "*", Priority: len(s.policies), Definition: name})
@@ -52,28 +55,45 @@ func (s *snapshot) add(verb, name string, o options) {
 
 func (s *snapshot) make() *shard.Snapshot {
 	rules := shard.NewRules(shard.Parameters{}, s.definitions, s.policies)
-	tables, others := map[shard.Name]*shard.Table{}, map[shard.Name]shard.Verdict{}
+	tables, others, queues := map[shard.Name]*shard.Table{}, map[shard.Name]shard.Verdict{}, map[shard.Queue]shard.Standing{}
 	for name, o := range s.streams {
 		settings, _ := rules.Match("/", name)
-		tables[shard.Name{VHost: "/", Stream: name}] = shard.NewTable("/", name, settings, o.declared(), o.shards(name), s.counters[name])
+		if _, ended := o["ended"]; ended {
+			settings = rules.Ended()
+		}
+		tables[shard.Name{VHost: "/", Stream: name}] = shard.NewTable("/", name, settings, o.declared(), o.shards(name, queues), s.counters[name])
 	}
 	for name, what := range s.none {
 		others[shard.Name{VHost: "/", Stream: name}] = what
 	}
-	return shard.NewSnapshot("n1", shard.NewRules(shard.Parameters{}, maps.Clone(s.definitions), s.policies), tables, others)
+	return shard.NewSnapshot("n1", shard.NewRules(shard.Parameters{}, maps.Clone(s.definitions), s.policies), tables, others, queues)
 }
 
 // shards are those of a stream line: the first ones are on this node, n1, and
 // the others on n2.
-func (o options) shards(name string) (all []shard.Shard) {
+func (o options) shards(name string, queues map[shard.Queue]shard.Standing) (all []shard.Shard) {
 	local := o.num("local", 2)
-	for i := range o.num("shards", 3) {
-		node, index := "n1", i
-		if i >= local {
-			node, index = "n2", i-local
+	add := func(node string, index int, standing shard.Standing) {
+		queue := shard.QueueName(shard.DefaultPrefix, name, node, index)
+		queues[shard.Queue{VHost: "/", Name: queue}] = standing
+		if standing != shard.Closing {
+			all = append(all, shard.Shard{Queue: queue, Node: node, Index: index, Weight: shard.DefaultWeight,
+				Local: node == "n1", Retired: standing == shard.Retired})
 		}
-		all = append(all, shard.Shard{Queue: shard.QueueName(shard.DefaultPrefix, name, node, index),
-			Node: node, Index: index, Weight: shard.DefaultWeight, Local: i < local})
+	}
+	for i := range o.num("shards", 3) {
+		if i < local {
+			add("n1", i, shard.InUse)
+		} else {
+			add("n2", i-local, shard.InUse)
+		}
+	}
+	at := min(local, o.num("shards", 3))
+	for i := range o.num("retired", 0) {
+		add("n1", at+i, shard.Retired)
+	}
+	for i := range o.num("closing", 0) {
+		add("n1", at+o.num("retired", 0)+i, shard.Closing)
 	}
 	return all
 }

@@ -158,6 +158,9 @@ type Policy struct {
 type Settings struct {
 	Definition
 	Policy string // the policy's name, for status and logs
+	// Ended: no policy makes it a stream any more. Its exchange is an ordinary one,
+	// and its queue serves what its retired shards still hold.
+	Ended bool
 }
 
 // Rules decide which names are streams and with what settings. Immutable.
@@ -187,6 +190,14 @@ func (r *Rules) Match(vhost, name string) (*Settings, bool) {
 		}
 	}
 	return nil, false
+}
+
+// Ended are the settings of a stream that no policy makes one any more: what its
+// definition said is not known.
+func (r *Rules) Ended() *Settings {
+	s := r.settings(&Policy{})
+	s.Ended = true
+	return s
 }
 
 func (r *Rules) settings(p *Policy) *Settings {

@@ -19,13 +19,32 @@ type Snapshot struct {
 	rules  *Rules
 	tables map[Name]*Table
 	others map[Name]Verdict
+	queues map[Queue]Standing
 }
 
 // NewSnapshot makes the Snapshot of a node; it takes ownership of the maps. What
-// others says of a name holds against a table.
-func NewSnapshot(node string, rules *Rules, tables map[Name]*Table, others map[Name]Verdict) *Snapshot {
-	return &Snapshot{node: node, rules: rules, tables: tables, others: others}
+// others says of a name holds against a table. queues are the shards of all nodes.
+func NewSnapshot(node string, rules *Rules, tables map[Name]*Table, others map[Name]Verdict, queues map[Queue]Standing) *Snapshot {
+	return &Snapshot{node: node, rules: rules, tables: tables, others: others, queues: queues}
 }
+
+// Queue identifies a queue: one name in one vhost.
+type Queue struct {
+	VHost, Name string
+}
+
+// Standing is what a queue is as a shard.
+type Standing uint8
+
+const (
+	NoShard Standing = iota
+	InUse            // a node tells of it as a shard that takes messages
+	Retired          // it takes none any more, and is read until it is empty
+	Closing          // it was empty: who reads it through its stream is to leave it
+)
+
+// Standing tells what a queue is as a shard, of whatever node.
+func (s *Snapshot) Standing(vhost, queue string) Standing { return s.queues[Queue{vhost, queue}] }
 
 // Verdict is what a name is.
 type Verdict uint8

@@ -11,13 +11,14 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Shard is one queue of a stream that is ready to take messages.
+// Shard is one queue of a stream.
 type Shard struct {
-	Queue  string
-	Node   string
-	Index  int
-	Weight uint32
-	Local  bool // made by this node, on its broker
+	Queue   string
+	Node    string
+	Index   int
+	Weight  uint32
+	Local   bool // made by this node, on its broker
+	Retired bool // it takes no messages any more, and is read until it is empty
 }
 
 // Declared is what the first declare of a stream asked for. It is kept, because
@@ -34,31 +35,34 @@ type Table struct {
 	VHost    string
 	Settings *Settings
 	Declared Declared
-	Shards   []Shard // ready ones, by queue name
+	Shards   []Shard // that take messages, by queue name
 	Counters *Counters
 
 	random  bool
 	equal   bool // all weights are the same
 	seeds   []uint64
 	entries [][]byte // see BCC
-	locals  []int
+	sources []string
 }
 
 // NewTable makes a table of shards, which may come in any order.
 func NewTable(vhost, stream string, s *Settings, d Declared, shards []Shard, c *Counters) *Table {
 	t := &Table{
 		Stream: stream, VHost: vhost, Settings: s, Declared: d, Counters: c,
-		Shards: slices.SortedFunc(slices.Values(shards), func(a, b Shard) int { return cmp.Compare(a.Queue, b.Queue) }),
 		random: d.Type == "x-random",
 		equal:  true,
 	}
-	for i, sh := range t.Shards {
+	for _, sh := range slices.SortedFunc(slices.Values(shards), func(a, b Shard) int { return cmp.Compare(a.Queue, b.Queue) }) {
+		if sh.Local {
+			t.sources = append(t.sources, sh.Queue)
+		}
+		if sh.Retired {
+			continue
+		}
+		t.Shards = append(t.Shards, sh)
 		t.seeds = append(t.seeds, seed(sh.Queue))
 		t.entries = append(t.entries, bccItem(BindingKey(sh.Queue)))
 		t.equal = t.equal && sh.Weight == t.Shards[0].Weight
-		if sh.Local {
-			t.locals = append(t.locals, i)
-		}
 	}
 	return t
 }
@@ -101,8 +105,9 @@ func (t *Table) pickWeighted(keyHash uint64) int {
 // length and binding key. Not to be changed.
 func (t *Table) BCC(i int) []byte { return t.entries[i] }
 
-// Locals are the indexes of the shards on this node. Not to be changed.
-func (t *Table) Locals() []int { return t.locals }
+// Sources are the queues that this node's clients read: its own shards, retired
+// ones among them. Not to be changed.
+func (t *Table) Sources() []string { return t.sources }
 
 // Random tells that messages go anywhere, by no key.
 func (t *Table) Random() bool { return t.random }

@@ -92,7 +92,7 @@ func serve(cfg *config.Config) error {
 		return err
 	}
 	n := node.New(node.Config{
-		Name: cfg.Node, ID: state.Identity(), Broker: cmp.Or(cfg.BrokerAdvertise, cfg.Broker), Rules: cfg.Rules, State: state,
+		Name: cfg.Node, ID: state.Identity(), Version: versionText(), Broker: cmp.Or(cfg.BrokerAdvertise, cfg.Broker), Rules: cfg.Rules, State: state,
 		DeclareTimeout: cfg.Limits.DeclareTimeout, LostGrace: cfg.Limits.LostGrace,
 	}, k, cluster, log)
 	server := proxy.New(proxy.Config{

@@ -21,10 +21,10 @@ var statusViews = []struct {
 	name   string
 	fields []string
 }{
-	{"members", []string{"node", "presence", "condition", "gossip", "broker", "self"}},
+	{"members", []string{"node", "presence", "condition", "version", "gossip", "broker", "self"}},
 	{"brokers", []string{"node", "address", "reachable", "reason"}},
 	{"streams", []string{"vhost", "stream", "state", "type", "hash_on", "shards", "digest", "messages_published", "messages_delivered", "methods_refused", "reason"}},
-	{"shards", []string{"vhost", "queue", "node", "weight", "ready", "consumers"}},
+	{"shards", []string{"vhost", "queue", "node", "weight", "state", "consumers"}},
 	{"sessions", []string{"client", "user", "vhost", "channels", "connected_at"}},
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -159,6 +160,7 @@ func (s *session) probe(ctx context.Context, exchange string) error {
 type Counts struct {
 	Messages, Consumers int
 	Missing             bool // there is no such queue, or its node is down
+	Gone                bool // there is no such queue
 }
 
 // Count asks for the figures of queues, in their order.
@@ -173,7 +175,7 @@ func (k *Keeper) Count(ctx context.Context, vhost string, queues []string, login
 			found, err := ch.QueueDeclarePassive(q, true, false, false, false, nil)
 			switch {
 			case isCode(err, amqp.NotFound):
-				counts[i].Missing = true
+				counts[i] = Counts{Missing: true, Gone: noQueue(err)}
 			case err != nil:
 				return err
 			default:
@@ -183,6 +185,12 @@ func (k *Keeper) Count(ctx context.Context, vhost string, queues []string, login
 		return nil
 	})
 	return counts, err
+}
+
+// noQueue tells a queue that is not there from one whose node is down: only the
+// broker's text does.
+func noQueue(err error) bool {
+	return isCode(err, amqp.NotFound) && strings.Contains(err.Error(), "NOT_FOUND - no queue")
 }
 
 // Purge empties queues and tells how many messages they held.

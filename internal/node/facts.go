@@ -14,17 +14,21 @@ import (
 //	node/NODE             nodeFact, set by the node
 //	stream/VHOST/V        streamFact, set by whoever declares it; deleted with its exchange
 //	shards/VHOST/V/NODE   shardsFact, set by the node when its shards are ready
+//	holds/VHOST/V/NODE    holdsFact, set by the node while shards of anybody close
 func nodeKey(node string) string { return "node/" + node }
 
 func streamKey(n shard.Name) string {
 	return "stream/" + url.PathEscape(n.VHost) + "/" + url.PathEscape(n.Stream)
 }
 
-func shardsKey(n shard.Name, node string) string {
-	return "shards/" + url.PathEscape(n.VHost) + "/" + url.PathEscape(n.Stream) + "/" + url.PathEscape(node)
+func shardsKey(n shard.Name, node string) string { return nodesKey("shards", n, node) }
+func holdsKey(n shard.Name, node string) string  { return nodesKey("holds", n, node) }
+
+func nodesKey(kind string, n shard.Name, node string) string {
+	return kind + "/" + url.PathEscape(n.VHost) + "/" + url.PathEscape(n.Stream) + "/" + url.PathEscape(node)
 }
 
-// parseKey reads a key of the latter two forms; node is "" in the first.
+// parseKey reads a key about a stream; node is "" in one of the stream itself.
 func parseKey(key string) (kind string, n shard.Name, node string, ok bool) {
 	parts := strings.Split(key, "/")
 	if len(parts) < 3 || len(parts) > 4 {
@@ -57,6 +61,7 @@ type nodeFact struct {
 	ID        string    `json:"id"` // the proxy's gossip identity
 	Condition Condition `json:"condition"`
 	Broker    string    `json:"broker"` // host:port at which others reach its broker
+	Version   string    `json:"version,omitempty"`
 }
 
 type streamFact struct {
@@ -76,8 +81,23 @@ func (f streamFact) declared() shard.Declared {
 }
 
 type shardsFact struct {
-	Born   string      `json:"born"` // the life of the stream that they are bound for
-	Shards []shardFact `json:"shards"`
+	Born    string        `json:"born"` // the life of the stream that they are bound for
+	Shards  []shardFact   `json:"shards"`
+	Retired []retiredFact `json:"retired,omitempty"`
+}
+
+// retiredFact is a shard that takes no messages any more.
+type retiredFact struct {
+	Queue string `json:"queue"`
+	// Closing is set when it was empty: nobody is to read it through its stream any
+	// more. It tells this time of closing from others: a message may come back.
+	Closing string `json:"closing,omitempty"`
+}
+
+// holdsFact says of which closing shards no session of the node has a consumer or
+// an unacknowledged delivery, or will have.
+type holdsFact struct {
+	Free map[string]string `json:"free"` // queue → its retiredFact.Closing
 }
 
 type shardFact struct {

@@ -29,6 +29,7 @@ const (
 type Config struct {
 	Name           string // names this node's shards
 	ID             string // the gossip identity
+	Version        string // of this proxy
 	Broker         string // host:port of this node's broker, as other nodes reach it
 	Rules          *shard.Rules
 	State          *StateFile
@@ -52,14 +53,14 @@ type Node struct {
 	streams   map[shard.Name]*stream
 	none      map[shard.Name]noStream
 	changes   map[shard.Name]*change
-	seats     map[seat]int
+	seats     map[shard.Queue]int              // consumers of this proxy's clients, by shard
+	holds     map[shard.Queue]int              // sessions with unacknowledged deliveries of a shard
+	closing   map[shard.Name]map[string]string // shards of anybody that close, see retiredFact
+	answered  map[shard.Name]map[string]string // what our holdsFacts say of them
 	members   map[string]member
 	condition Condition
 	dead      map[string]bool // nodes that are silent and whose broker is down too
 }
-
-// seat is a shard that consumers of this proxy's clients sit on.
-type seat struct{ vhost, queue string }
 
 // New makes a Node. It knows what cluster knows.
 func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Logger) *Node {
@@ -69,7 +70,9 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		streams:   map[shard.Name]*stream{},
 		none:      map[shard.Name]noStream{},
 		changes:   map[shard.Name]*change{},
-		seats:     map[seat]int{},
+		seats:     map[shard.Queue]int{},
+		holds:     map[shard.Queue]int{},
+		answered:  map[shard.Name]map[string]string{},
 		dead:      map[string]bool{},
 		condition: Starting,
 	}
@@ -110,7 +113,7 @@ func (n *Node) Stop() {
 }
 
 func (n *Node) tellCondition() {
-	n.set(nodeKey(n.cfg.Name), nodeFact{ID: n.cfg.ID, Condition: n.condition, Broker: n.cfg.Broker})
+	n.set(nodeKey(n.cfg.Name), nodeFact{ID: n.cfg.ID, Condition: n.condition, Broker: n.cfg.Broker, Version: n.cfg.Version})
 }
 
 // set tells a fact.
@@ -155,7 +158,9 @@ func (n *Node) reconcile() {
 	places := placements(st, n.cfg.Rules, n.cfg.Name)
 	for name, s := range n.streams {
 		if _, live := places[name]; !live {
-			n.log.Info("stream deleted; its shards stay", zap.String("stream", name.Stream), zap.String("vhost", name.VHost))
+			if s.state != Ended {
+				n.log.Info("stream deleted; its shards stay", zap.String("stream", name.Stream), zap.String("vhost", name.VHost))
+			}
 			delete(n.streams, name)
 			n.set(shardsKey(name, n.cfg.Name), nil)
 			s.gone = true
@@ -179,8 +184,11 @@ func (n *Node) follow(name shard.Name, p placement) {
 		s.state, s.dueAt = Making, time.Time{}
 	}
 	s.fact, s.place = p.fact, p
-	if p.fact.Destroyed && s.state != Destroyed {
-		s.state = Destroyed
+	switch {
+	case !p.fact.Destroyed:
+		n.retire(s)
+	case s.state != Destroyed:
+		s.state, s.retired = Destroyed, nil
 		n.set(shardsKey(name, n.cfg.Name), nil)
 	}
 }
@@ -193,9 +201,15 @@ func (n *Node) publish(places map[shard.Name]placement) {
 		serves[node] = m.serves(now, n.cfg.LostGrace, n.dead[node])
 	}
 	tables := make(map[shard.Name]*shard.Table, len(places))
+	queues := map[shard.Queue]shard.Standing{}
+	n.closing = map[shard.Name]map[string]string{}
 	for name, p := range places {
 		s := n.streams[name]
-		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), p.ready(serves), s.counters)
+		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(p.ready(serves), s.readable(n.cfg.Name)...), s.counters)
+		p.standing(name, queues)
+		if closing := p.closing(); len(closing) > 0 {
+			n.closing[name] = closing
+		}
 	}
 	others := make(map[shard.Name]shard.Verdict, len(n.none)+len(n.changes))
 	for name, what := range n.none {
@@ -204,7 +218,7 @@ func (n *Node) publish(places map[shard.Name]placement) {
 	for name := range n.changes {
 		others[name] = shard.Unknown
 	}
-	n.snapshot.Store(shard.NewSnapshot(n.cfg.Name, n.cfg.Rules, tables, others))
+	n.snapshot.Store(shard.NewSnapshot(n.cfg.Name, n.cfg.Rules, tables, others, queues))
 	close(n.news)
 	n.news = make(chan struct{})
 }

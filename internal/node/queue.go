@@ -30,44 +30,62 @@ func (n *Node) Pick(ctx context.Context, name shard.Name) (queue string, err err
 	}
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
-	counts := make([]keeper.Counts, len(s.queues))
+	n.mu.Lock()
+	queues := s.sources()
+	n.mu.Unlock()
+	counts := make([]keeper.Counts, len(queues))
 	if s.settings.ConsumePick == shard.PickFewest {
-		if counts, err = n.keeper.Count(ctx, name.VHost, s.queues, s.settings.Local); err != nil {
+		if counts, err = n.keeper.Count(ctx, name.VHost, queues, s.settings.Local); err != nil {
 			return "", err
 		}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	best := -1
-	if s.state != Destroyed {
-		best = n.fewest(s, counts)
+	still := s.sources() // a retired shard may have closed meanwhile
+	for i, q := range queues {
+		counts[i].Missing = counts[i].Missing || !slices.Contains(still, q)
 	}
-	if best < 0 {
+	queue = n.fewest(s, queues, counts)
+	if queue == "" {
 		return "", &shard.Refused{Code: notFound, Text: fmt.Sprintf("stream '%s' in vhost '%s' has no shard on this node", name.Stream, name.VHost)}
 	}
-	n.seats[seat{name.VHost, s.queues[best]}]++
-	return s.queues[best], nil
+	n.seats[shard.Queue{VHost: name.VHost, Name: queue}]++
+	return queue, nil
 }
 
-// fewest picks at random among the shards with the fewest consumers. The broker
-// knows those of other connections, and this node those that are still on their
-// way to the broker: the larger figure holds. n.mu is held.
-func (n *Node) fewest(s *stream, counts []keeper.Counts) int {
-	best, least, ties := -1, 0, 0
+// sources are this node's shards that may be read. Node.mu is held.
+func (s *stream) sources() []string {
+	if s.state == Destroyed {
+		return nil
+	}
+	queues := slices.Clone(s.queues)
+	for _, r := range s.retired {
+		if r.closing == "" {
+			queues = append(queues, r.queue)
+		}
+	}
+	return queues
+}
+
+// fewest picks at random among the shards with the fewest consumers; "" if there is
+// none. The broker knows those of other connections, and this node those that are
+// still on their way to the broker: the larger figure holds. n.mu is held.
+func (n *Node) fewest(s *stream, queues []string, counts []keeper.Counts) string {
+	best, least, ties := "", 0, 0
 	for i, c := range counts {
-		consumers := max(c.Consumers, n.seats[seat{s.name.VHost, s.queues[i]}])
+		consumers := max(c.Consumers, n.seats[shard.Queue{VHost: s.name.VHost, Name: queues[i]}])
 		switch {
 		case c.Missing:
 			continue
 		case s.settings.ConsumePick == shard.PickRandom:
 			consumers = 0
 		}
-		if best < 0 || consumers < least {
-			best, least, ties = i, consumers, 0
+		if best == "" || consumers < least {
+			best, least, ties = queues[i], consumers, 0
 		}
 		if consumers == least {
 			if ties++; rand.IntN(ties) == 0 {
-				best = i
+				best = queues[i]
 			}
 		}
 	}
@@ -78,9 +96,12 @@ func (n *Node) fewest(s *stream, counts []keeper.Counts) int {
 func (n *Node) Leave(vhost, queue string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	at := seat{vhost, queue}
-	if n.seats[at]--; n.seats[at] <= 0 {
-		delete(n.seats, at)
+	less(n.seats, shard.Queue{VHost: vhost, Name: queue})
+}
+
+func less(m map[shard.Queue]int, at shard.Queue) {
+	if m[at]--; m[at] <= 0 {
+		delete(m, at)
 	}
 }
 
@@ -164,7 +185,7 @@ func (n *Node) Destroy(ctx context.Context, name shard.Name, login shard.Login, 
 	return messages, nil
 }
 
-// everywhere are the shards of all nodes, by name.
+// everywhere are the shards of all nodes, retired ones among them, by name.
 func (n *Node) everywhere(s *stream) []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -172,6 +193,11 @@ func (n *Node) everywhere(s *stream) []string {
 	for _, shards := range s.place.shards {
 		for _, sh := range shards {
 			all = append(all, sh.Queue)
+		}
+	}
+	for _, retired := range s.place.retired {
+		for _, r := range retired {
+			all = append(all, r.Queue)
 		}
 	}
 	slices.Sort(all)

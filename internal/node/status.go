@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"amqproxy/membership"
+	"amqproxy/shard"
 )
 
 // StreamStatus is one stream for the admin view.
@@ -34,7 +37,8 @@ type ShardStatus struct {
 	Node      string `json:"node"`
 	Index     int    `json:"index"`
 	Weight    uint32 `json:"weight"`
-	Ready     bool   `json:"ready"`     // it takes messages now
+	State     string `json:"state"`     // ready: it takes messages; making; away: its node does not serve; retired; closing
+	Ready     bool   `json:"ready"`     // it takes messages
 	Consumers int    `json:"consumers"` // of this proxy's clients
 }
 
@@ -45,6 +49,7 @@ type MemberStatus struct {
 	Broker    string    `json:"broker"`
 	Presence  string    `json:"presence"` // alive or lost
 	Condition Condition `json:"condition"`
+	Version   string    `json:"version"` // of its proxy
 	Self      bool      `json:"self"`
 }
 
@@ -55,7 +60,7 @@ func (n *Node) Members() []MemberStatus {
 	all := []MemberStatus{}
 	for _, name := range slices.Sorted(maps.Keys(n.members)) {
 		m := n.members[name]
-		st := MemberStatus{Node: name, Gossip: m.addr, Broker: m.broker, Presence: "alive", Condition: m.condition, Self: name == n.cfg.Name}
+		st := MemberStatus{Node: name, Gossip: m.addr, Broker: m.broker, Presence: "alive", Condition: m.condition, Version: m.version, Self: name == n.cfg.Name}
 		if m.presence != membership.Alive {
 			st.Presence = "lost"
 		}
@@ -109,19 +114,32 @@ func (n *Node) Shards() []ShardStatus {
 			}
 		}
 		known := map[string]bool{}
-		add := func(queue, node string, index int, weight uint32) {
+		add := func(queue, node, state string, index int, weight uint32) {
 			known[queue] = true
-			all = append(all, ShardStatus{VHost: name.VHost, Stream: name.Stream, Queue: queue, Node: node, Index: index,
-				Weight: weight, Ready: ready[queue], Consumers: n.seats[seat{name.VHost, queue}]})
+			if ready[queue] {
+				state = "ready"
+			}
+			all = append(all, ShardStatus{VHost: name.VHost, Stream: name.Stream, Queue: queue, Node: node, Index: index, Weight: weight,
+				State: state, Ready: ready[queue], Consumers: n.seats[shard.Queue{VHost: name.VHost, Name: queue}]})
 		}
 		for node, shards := range s.place.shards {
 			for _, sh := range shards {
-				add(sh.Queue, node, sh.Index, sh.Weight)
+				add(sh.Queue, node, "away", sh.Index, sh.Weight)
+			}
+		}
+		for node, retired := range s.place.retired {
+			for _, r := range retired {
+				state := "retired"
+				if r.Closing != "" {
+					state = "closing"
+				}
+				index, _ := strconv.Atoi(r.Queue[strings.LastIndexByte(r.Queue, ' ')+1:])
+				add(r.Queue, node, state, index, 0)
 			}
 		}
 		for i, q := range s.queues { // of this node, and not made yet
 			if !known[q] {
-				add(q, n.cfg.Name, i, s.settings.Weight)
+				add(q, n.cfg.Name, "making", i, s.settings.Weight)
 			}
 		}
 	}

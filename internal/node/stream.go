@@ -22,6 +22,7 @@ const (
 	Ready     State = "ready"     // every shard is there, bound, and proved
 	Failed    State = "failed"    // the keeper could not; tried again
 	Destroyed State = "destroyed" // its shards were deleted by queue.delete; a declare makes them again
+	Ended     State = "ended"     // no policy makes it a stream; its shards are read until they are empty
 )
 
 const (
@@ -35,6 +36,7 @@ const (
 // changes and for making, which is held while the keeper works on the stream.
 type stream struct {
 	name     shard.Name
+	node     string // this one
 	settings *shard.Settings
 	queues   []string // this node's shards, by index
 	counters *shard.Counters
@@ -43,6 +45,7 @@ type stream struct {
 
 	fact     streamFact
 	place    placement
+	retired  []*retiree
 	state    State
 	reason   string // why it failed
 	differs  []string
@@ -52,14 +55,21 @@ type stream struct {
 	gone     bool      // it is no stream any more
 }
 
-// newStream is a stream that a policy makes of name.
+// newStream is a stream that a policy makes of name, or has made.
 func (n *Node) newStream(name shard.Name) *stream {
-	settings, _ := n.cfg.Rules.Match(name.VHost, name.Stream)
-	queues, err := shard.LocalQueues(settings, name.Stream, n.cfg.Name)
-	if err != nil { // declared elsewhere, where the node's name is shorter
+	s := &stream{name: name, node: n.cfg.Name, counters: &shard.Counters{}, state: Making, making: make(chan struct{}, 1), tries: &tries{}}
+	var match bool
+	if s.settings, match = n.cfg.Rules.Match(name.VHost, name.Stream); !match {
+		s.settings, s.state = n.cfg.Rules.Ended(), Ended
+		n.log.Info("no policy makes a stream of this exchange any more: it is an ordinary one, and its shards are read until they are empty",
+			zap.String("exchange", name.Stream), zap.String("vhost", name.VHost))
+		return s
+	}
+	var err error
+	if s.queues, err = shard.LocalQueues(s.settings, name.Stream, n.cfg.Name); err != nil { // declared elsewhere, where the node's name is shorter
 		n.log.Error("this node can't have shards of a stream", zap.Error(err))
 	}
-	return &stream{name: name, settings: settings, queues: queues, counters: &shard.Counters{}, state: Making, making: make(chan struct{}, 1), tries: &tries{}}
+	return s
 }
 
 // tries tells whether a try to make a stream began after somebody asked for one:
@@ -92,7 +102,7 @@ func (n *Node) due(now time.Time) []*stream {
 		return nil
 	}
 	for _, s := range n.streams {
-		if !s.working && s.state != Destroyed && len(s.queues) > 0 && !now.Before(s.dueAt) {
+		if !s.working && s.state != Destroyed && len(s.queues)+len(s.retired) > 0 && !now.Before(s.dueAt) {
 			s.working = true
 			due = append(due, s)
 		}
@@ -105,13 +115,16 @@ func (n *Node) work(ctx context.Context, s *stream) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DeclareTimeout)
 	defer cancel()
 	n.mu.Lock()
-	made := s.state == Ready
+	state := s.state
 	n.mu.Unlock()
-	if made {
+	switch state {
+	case Ready:
 		n.heal(ctx, s)
-	} else {
+	case Ended:
+	default:
 		n.ensure(ctx, s)
 	}
+	n.drain(ctx, s)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s.working = false
@@ -150,6 +163,10 @@ func (n *Node) try(ctx context.Context, s *stream) error {
 	born := s.fact.Born
 	n.mu.Unlock()
 	differs, err := n.keeper.Make(ctx, s.name, s.queues, s.settings.QueueArguments, s.settings.Local)
+	var beyond []string
+	if err == nil { // what a former configuration wanted, and nobody remembers
+		beyond, err = n.keeper.Beyond(ctx, s.name.VHost, s.queueName, len(s.queues), s.settings.Local)
+	}
 
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -172,20 +189,31 @@ func (n *Node) try(ctx context.Context, s *stream) error {
 	s.state, s.reason, s.differs, s.failures = Ready, "", differs, 0
 	s.dueAt = time.Now().Add(n.healPause())
 	if born == s.fact.Born && !s.fact.Destroyed {
-		n.announce(s, born)
+		n.addRetired(s, beyond)
+		n.announce(s, born, s.queues)
 	} else { // it was born again while we worked
 		s.state, s.dueAt = Making, time.Time{}
 	}
 	return nil
 }
 
-// announce tells everybody of the stream's shards here. n.mu is held.
-func (n *Node) announce(s *stream, born string) {
-	f := shardsFact{Born: born}
-	for _, q := range s.queues {
+// announce tells everybody of the stream's shards here that are ready, and of the
+// retired ones. n.mu is held.
+func (n *Node) announce(s *stream, born string, ready []string) {
+	s.place.own = s.says(born, ready)
+	n.set(shardsKey(s.name, n.cfg.Name), s.place.own)
+}
+
+// says is what this node has to say of the stream's shards.
+func (s *stream) says(born string, ready []string) shardsFact {
+	f := shardsFact{Born: born, Shards: []shardFact{}}
+	for _, q := range ready {
 		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight})
 	}
-	n.set(shardsKey(s.name, n.cfg.Name), f)
+	for _, r := range s.retired {
+		f.Retired = append(f.Retired, retiredFact{Queue: r.queue, Closing: r.closing})
+	}
+	return f
 }
 
 // failed notes what the keeper could not do, and when it is tried again.

@@ -17,6 +17,7 @@ type member struct {
 	since     time.Time
 	broker    string
 	addr      string
+	version   string
 }
 
 // serves tells whether the shards of a node are in the tables: a node that is
@@ -40,7 +41,7 @@ func membersOf(st *membership.State, began time.Time) map[string]member {
 		if len(key) > 5 && key[:5] == "node/" {
 			if f, ok := read[nodeFact](st, key); ok {
 				name := key[5:]
-				all[name] = member{node: name, condition: f.Condition, presence: membership.Lost, since: began, broker: f.Broker}
+				all[name] = member{node: name, condition: f.Condition, presence: membership.Lost, since: began, broker: f.Broker, version: f.Version}
 			}
 		}
 	}
@@ -56,11 +57,15 @@ func membersOf(st *membership.State, began time.Time) map[string]member {
 
 // placement is where the shards of a stream are by the facts, whoever serves.
 type placement struct {
-	fact   streamFact
-	shards map[string][]shard.Shard // by node
+	fact    streamFact
+	own     shardsFact               // this node's
+	ended   bool                     // no policy makes it a stream, and this node has shards of it
+	shards  map[string][]shard.Shard // by node
+	retired map[string][]retiredFact // by node
 }
 
-// placements reads the streams that a policy wants out of the facts.
+// placements reads the streams out of the facts that a policy wants, or that have
+// shards here for which nobody has told what becomes of them.
 func placements(st *membership.State, rules *shard.Rules, self string) map[shard.Name]placement {
 	all := map[shard.Name]placement{}
 	for key := range st.Facts {
@@ -68,10 +73,14 @@ func placements(st *membership.State, rules *shard.Rules, self string) map[shard
 		if !ok || kind != "stream" {
 			continue
 		}
-		if f, live := read[streamFact](st, key); live {
-			if _, match := rules.Match(name.VHost, name.Stream); match {
-				all[name] = placement{fact: f, shards: map[string][]shard.Shard{}}
-			}
+		f, live := read[streamFact](st, key)
+		if !live {
+			continue
+		}
+		own, _ := read[shardsFact](st, shardsKey(name, self))
+		_, match := rules.Match(name.VHost, name.Stream)
+		if match || len(own.Shards)+len(own.Retired) > 0 {
+			all[name] = placement{fact: f, own: own, ended: !match, shards: map[string][]shard.Shard{}, retired: map[string][]retiredFact{}}
 		}
 	}
 	for key := range st.Facts {
@@ -81,13 +90,22 @@ func placements(st *membership.State, rules *shard.Rules, self string) map[shard
 			continue
 		}
 		f, live := read[shardsFact](st, key)
-		if !live || f.Born != p.fact.Born {
+		if !live {
+			continue
+		}
+		p.retired[node] = f.Retired
+		if f.Born != p.fact.Born || p.ended {
 			continue // of a former life of the stream: their bindings went with it
 		}
-		for i, s := range f.Shards {
-			p.shards[node] = append(p.shards[node], shard.Shard{
-				Queue: s.Queue, Node: node, Index: i, Weight: min(max(s.Weight, 1), shard.MaxWeight), Local: node == self})
-		}
+		p.shards[node] = f.shards(node, node == self)
+	}
+	return all
+}
+
+// shards are those of the fact that take messages.
+func (f shardsFact) shards(node string, local bool) (all []shard.Shard) {
+	for i, s := range f.Shards {
+		all = append(all, shard.Shard{Queue: s.Queue, Node: node, Index: i, Weight: min(max(s.Weight, 1), shard.MaxWeight), Local: local})
 	}
 	return all
 }

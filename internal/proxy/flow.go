@@ -51,10 +51,17 @@ func (se *session) commit(out *intercept.Out, direct *side) (writes *side) {
 	return writes
 }
 
-// giveBack gives the node back what the session has no use for any more.
+// giveBack tells the node what the session holds of shards, and what it has no use
+// for any more.
 func (se *session) giveBack(out *intercept.Out) {
 	for _, queue := range out.Released {
 		se.server.node.Leave(se.handshake.vhost, queue)
+	}
+	for _, queue := range out.Held {
+		se.server.node.Hold(se.handshake.vhost, queue)
+	}
+	for _, queue := range out.Freed {
+		se.server.node.Free(se.handshake.vhost, queue)
 	}
 	for _, stream := range out.Abandoned {
 		se.server.node.Abandon(shard.Name{VHost: se.handshake.vhost, Stream: stream})

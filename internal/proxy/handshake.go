@@ -39,6 +39,7 @@ type handshake struct {
 	mechanism string
 	login     shard.Login // what PLAIN and AMQPLAIN carry; zero for other mechanisms
 	hearsFail bool        // the client has the capability authentication_failure_close
+	hearsEnd  bool        // and consumer_cancel_notify
 	frameMax  uint32
 	heartbeat uint16 // seconds
 	vhost     string
@@ -112,8 +113,8 @@ func (h *handshake) startOk(a frame.Args) {
 	h.mechanism = string(a.ShortStr())
 	response := a.LongStr()
 	if caps, found, _ := props.Find("capabilities"); found && caps.Type == 'F' {
-		on, _, _ := frame.Table(caps.Value).Find("authentication_failure_close")
-		h.hearsFail = on.Type == 't' && on.Value[0] != 0
+		h.hearsFail = capable(caps, "authentication_failure_close")
+		h.hearsEnd = capable(caps, "consumer_cancel_notify")
 	}
 	switch h.mechanism {
 	case "PLAIN":
@@ -125,6 +126,11 @@ func (h *handshake) startOk(a frame.Args) {
 		password, _, _ := frame.Table(response).Find("PASSWORD")
 		h.login = shard.Login{User: string(user.Value), Password: shard.Password(password.Value)}
 	}
+}
+
+func capable(capabilities frame.Field, name string) bool {
+	on, _, _ := frame.Table(capabilities.Value).Find(name)
+	return on.Type == 't' && on.Value[0] != 0
 }
 
 // loopbackOnly tells whether a user that the broker takes from its own machine
@@ -167,7 +173,8 @@ func (h *handshake) tuneOk(a frame.Args) error {
 func (h *handshake) open() {
 	se := h.session
 	h.clientDone = true
-	se.core = intercept.New(h.vhost, int(h.frameMax), se.server.node.Snapshot(), &se.server.totals.Messages, seed())
+	cfg := intercept.Config{VHost: h.vhost, FrameMax: int(h.frameMax), HearsCancel: h.hearsEnd, Seed: seed()}
+	se.core = intercept.New(cfg, se.server.node.Snapshot(), &se.server.totals.Messages)
 }
 
 // mustWait tells whether a client's frame is to wait for open-ok. Until then nobody

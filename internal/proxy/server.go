@@ -38,6 +38,12 @@ type Node interface {
 	Forget(ctx context.Context, name shard.Name) error
 	Pick(ctx context.Context, name shard.Name) (queue string, err error)
 	Leave(vhost, queue string)
+	// Hold says that a session has unacknowledged deliveries of a shard, Free that
+	// it has none any more.
+	Hold(vhost, queue string)
+	Free(vhost, queue string)
+	// Used says that no session goes by an older Snapshot any more.
+	Used(*shard.Snapshot)
 	Count(ctx context.Context, name shard.Name, login shard.Login) (messages, consumers int, err error)
 	Purge(ctx context.Context, name shard.Name, login shard.Login) (messages int, err error)
 	Destroy(ctx context.Context, name shard.Name, login shard.Login, ifUnused, ifEmpty bool) (messages int, err error)
@@ -168,9 +174,11 @@ func (s *Server) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
+			snap := s.node.Snapshot()
 			for _, se := range s.all() {
 				se.tick(now)
 			}
+			s.node.Used(snap)
 		}
 	}
 }

@@ -1,0 +1,324 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"maps"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"amqproxy/internal/keeper"
+	"amqproxy/membership"
+	"amqproxy/shard"
+)
+
+// A shard retires when this node's configuration does not want it any more. It
+// leaves every table at once, is unbound when all have heard that, and is read
+// through its stream until it is empty. To delete it then is safe only while nobody
+// holds a delivery of it that is not acknowledged, which the broker does not tell:
+//
+//	retired   it was counted empty twice                                   ─► closing
+//	closing   every proxy moves its consumers away, and says in a holdsFact when
+//	          it has none and holds nothing                                ─► free
+//	free      it is still empty and without consumers, twice               ─► deleted
+//	closing, free   a message came back                                    ─► retired
+
+// unbindAfter is how long the other proxies have to hear that a shard has left
+// their tables, before its binding goes too: what they send it after that is lost.
+const unbindAfter = 2 * time.Second
+
+// emptyTwice is how often in a row a shard has to be seen empty.
+const emptyTwice = 2
+
+// retiree is a retired shard of this node. Guarded by Node.mu.
+type retiree struct {
+	queue   string
+	closing string    // see retiredFact
+	since   time.Time // when it left our table
+	unbound bool
+	empty   int // how often in a row it was seen empty
+}
+
+// readable are the retired shards that are read through the stream.
+func (s *stream) readable(node string) (all []shard.Shard) {
+	for _, r := range s.retired {
+		if r.closing == "" {
+			all = append(all, shard.Shard{Queue: r.queue, Node: node, Weight: 1, Local: true, Retired: true})
+		}
+	}
+	return all
+}
+
+// standing tells what the queues of a stream are as shards.
+func (p placement) standing(name shard.Name, queues map[shard.Queue]shard.Standing) {
+	for _, shards := range p.shards {
+		for _, sh := range shards {
+			queues[shard.Queue{VHost: name.VHost, Name: sh.Queue}] = shard.InUse
+		}
+	}
+	for _, retired := range p.retired {
+		for _, r := range retired {
+			standing := shard.Retired
+			if r.Closing != "" {
+				standing = shard.Closing
+			}
+			queues[shard.Queue{VHost: name.VHost, Name: r.Queue}] = standing
+		}
+	}
+}
+
+// closing are the shards of all nodes that close.
+func (p placement) closing() map[string]string {
+	closing := map[string]string{}
+	for _, retired := range p.retired {
+		for _, r := range retired {
+			if r.Closing != "" {
+				closing[r.Queue] = r.Closing
+			}
+		}
+	}
+	return closing
+}
+
+// retire compares what this node has told of its shards with what its configuration
+// wants, and tells the difference: weights, and shards that retire. n.mu is held.
+func (n *Node) retire(s *stream) {
+	told := s.place.own
+	var ready, extra []string
+	for _, sh := range told.Shards {
+		if slices.Contains(s.queues, sh.Queue) {
+			ready = append(ready, sh.Queue)
+		} else {
+			extra = append(extra, sh.Queue)
+		}
+	}
+	for _, r := range told.Retired {
+		extra = append(extra, r.Queue)
+	}
+	n.addRetired(s, extra)
+	now := s.says(told.Born, ready)
+	if told.Born == "" || slices.Equal(now.Shards, told.Shards) && slices.Equal(now.Retired, told.Retired) {
+		return
+	}
+	n.announce(s, told.Born, ready)
+	s.place.retired[n.cfg.Name] = now.Retired
+	if now.Born == s.fact.Born && !s.place.ended {
+		s.place.shards[n.cfg.Name] = now.shards(n.cfg.Name, true)
+	}
+}
+
+// addRetired notes shards that are not wanted. n.mu is held.
+func (n *Node) addRetired(s *stream, queues []string) {
+	s.retired = slices.DeleteFunc(s.retired, func(r *retiree) bool { return slices.Contains(s.queues, r.queue) }) // wanted again
+	for _, q := range queues {
+		if slices.Contains(s.queues, q) || slices.ContainsFunc(s.retired, func(r *retiree) bool { return r.queue == q }) {
+			continue
+		}
+		n.log.Info("a shard is retired: it takes no messages and is read until it is empty", zap.String("queue", q), zap.String("vhost", s.name.VHost))
+		s.retired = append(s.retired, &retiree{queue: q, since: time.Now()})
+	}
+}
+
+// queueName is the name of this node's shard with an index.
+func (s *stream) queueName(index int) string {
+	return shard.QueueName(s.settings.QueuePrefix, s.name.Stream, s.node, index)
+}
+
+// drain looks after the retired shards of a stream.
+func (n *Node) drain(ctx context.Context, s *stream) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	queues, unbind := n.retired(s)
+	if len(queues) == 0 {
+		return
+	}
+	err = n.drainAll(ctx, s, queues, unbind)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil {
+		n.log.Warn("retired shards can't be looked after", zap.String("stream", s.name.Stream), zap.String("vhost", s.name.VHost), zap.Error(err))
+		s.dueAt = time.Now().Add(retryMax)
+	} else if s.state == Ended {
+		s.dueAt = time.Now().Add(n.healPause())
+	}
+}
+
+func (n *Node) drainAll(ctx context.Context, s *stream, queues, unbind []string) error {
+	if err := n.keeper.Unbind(ctx, s.name, unbind, s.settings.Local); err != nil {
+		return err
+	}
+	counts, err := n.keeper.Count(ctx, s.name.VHost, queues, s.settings.Local)
+	if err != nil {
+		return err
+	}
+	n.look(s, unbind, queues, counts)
+	return n.bury(ctx, s)
+}
+
+// retired are the queues of the retired shards, and those that it is time to unbind.
+func (n *Node) retired(s *stream) (all, unbind []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, r := range s.retired {
+		all = append(all, r.queue)
+		if !r.unbound && time.Since(r.since) > unbindAfter {
+			unbind = append(unbind, r.queue)
+		}
+	}
+	return all, unbind
+}
+
+// look takes in what the broker says of retired shards.
+func (n *Node) look(s *stream, unbound, queues []string, counts []keeper.Counts) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	changed := false
+	for _, r := range s.retired {
+		at := slices.Index(queues, r.queue)
+		if at < 0 {
+			continue // it has retired meanwhile
+		}
+		c := counts[at]
+		r.unbound = r.unbound || slices.Contains(unbound, r.queue)
+		was := r.closing
+		switch {
+		case c.Gone:
+			r.queue = ""
+		case c.Missing: // its node is down
+			r.empty = 0
+		case c.Messages > 0 || !r.unbound || n.holds[shard.Queue{VHost: s.name.VHost, Name: r.queue}] > 0:
+			r.empty, r.closing = 0, ""
+		case r.closing != "" && (c.Consumers > 0 || !n.free(s, r)):
+			r.empty = 0
+		default:
+			r.empty++
+		}
+		if r.closing == "" && r.empty >= emptyTwice {
+			r.closing, r.empty = rand.Text(), 0
+		}
+		changed = changed || r.closing != was || r.queue == ""
+	}
+	if changed {
+		n.dropRetired(s, "")
+	}
+}
+
+// free tells whether every proxy has said that nothing of its sessions is left on a
+// shard that closes. One that has ended in order has no sessions, and those of one
+// whose broker is down too have no deliveries. n.mu is held.
+func (n *Node) free(s *stream, r *retiree) bool {
+	st := n.cluster.State()
+	for node, m := range n.members {
+		if m.presence == membership.Lost && (m.condition == Stopping || n.dead[node]) {
+			continue
+		}
+		if f, _ := read[holdsFact](st, holdsKey(s.name, node)); f.Free[r.queue] != r.closing {
+			return false
+		}
+	}
+	return true
+}
+
+// bury deletes the shards whose time has come.
+func (n *Node) bury(ctx context.Context, s *stream) error {
+	n.mu.Lock()
+	var idle []*retiree
+	for _, r := range s.retired {
+		if r.closing != "" && r.empty >= emptyTwice {
+			idle = append(idle, r)
+		}
+	}
+	n.mu.Unlock()
+	for _, r := range idle {
+		deleted, err := n.keeper.DeleteIdle(ctx, s.name.VHost, r.queue, s.settings.Local)
+		if err != nil {
+			return err
+		}
+		n.mu.Lock()
+		if deleted {
+			n.log.Info("a retired shard was empty and is deleted", zap.String("queue", r.queue), zap.String("vhost", s.name.VHost))
+			n.dropRetired(s, r.queue)
+		} else {
+			r.empty, r.closing = 0, "" // somebody came to it in the last moment
+			n.dropRetired(s, "")
+		}
+		n.mu.Unlock()
+	}
+	return nil
+}
+
+// dropRetired forgets a retired shard and tells everybody. The last of a stream that
+// has ended takes the stream with it. n.mu is held.
+func (n *Node) dropRetired(s *stream, queue string) {
+	s.retired = slices.DeleteFunc(s.retired, func(r *retiree) bool { return r.queue == queue || r.queue == "" })
+	if s.gone {
+		return
+	}
+	var ready []string
+	for _, sh := range s.place.own.Shards {
+		ready = append(ready, sh.Queue)
+	}
+	n.announce(s, s.place.own.Born, ready)
+	if s.state != Ended || len(s.retired) > 0 {
+		return
+	}
+	n.set(shardsKey(s.name, n.cfg.Name), nil)
+	st := n.cluster.State()
+	for key := range st.Facts {
+		if kind, name, _, ok := parseKey(key); ok && kind == "shards" && name == s.name {
+			if _, live := read[shardsFact](st, key); live {
+				return
+			}
+		}
+	}
+	n.set(streamKey(s.name), nil)
+}
+
+// Hold says that a session has unacknowledged deliveries of a shard, Free that it
+// has none any more.
+func (n *Node) Hold(vhost, queue string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.holds[shard.Queue{VHost: vhost, Name: queue}]++
+}
+
+func (n *Node) Free(vhost, queue string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	less(n.holds, shard.Queue{VHost: vhost, Name: queue})
+}
+
+// Used says that no session goes by a Snapshot older than snap any more, and tells
+// which of the shards that close have nothing to do with sessions of this node: if
+// snap is still the newest, none will have either.
+func (n *Node) Used(snap *shard.Snapshot) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if snap != n.snapshot.Load() {
+		return
+	}
+	for name := range n.answered {
+		if n.closing[name] == nil {
+			delete(n.answered, name)
+			n.set(holdsKey(name, n.cfg.Name), nil)
+		}
+	}
+	for name, closing := range n.closing {
+		f := holdsFact{Free: map[string]string{}}
+		for queue, time := range closing {
+			at := shard.Queue{VHost: name.VHost, Name: queue}
+			if n.seats[at] == 0 && n.holds[at] == 0 {
+				f.Free[queue] = time
+			}
+		}
+		if !maps.Equal(f.Free, n.answered[name]) {
+			n.answered[name] = f.Free
+			n.set(holdsKey(name, n.cfg.Name), f)
+		}
+	}
+}
