@@ -29,7 +29,7 @@ lint: ## formatting and go vet
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 
-demo: rabbitmq build ## start a broker and a proxy, and see a stream work (Debian, as root)
+demo: rabbitmq build ## see a stream over three brokers lose and regain one (Debian, as root)
 	$(GO) run ./test/demo -proxy bin/amqproxy
 
 rabbitmq: # installs RabbitMQ if it is missing

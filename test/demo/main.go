@@ -1,7 +1,7 @@
-// Command demo shows a stream at work: it starts a RabbitMQ node and an amqproxy
-// beside it, both on loopback ports of their own, publishes keyed messages with
-// an ordinary client library, consumes them, and says which shard got what and
-// whether all arrived. It cleans up behind itself.
+// Command demo shows a stream at work: it starts three RabbitMQ nodes in a cluster and an amqproxy
+// beside each, all on loopback ports of their own, kills one of the brokers and brings it back, and
+// shows where the messages of each key are meanwhile. It uses an ordinary client library. It checks
+// what amqproxy promises, fails if a promise is broken, and cleans up behind itself.
 package main
 
 import (
@@ -9,232 +9,242 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"os/signal"
-	"slices"
-	"sync"
 	"syscall"
+	"text/tabwriter"
 	"time"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 
 	"amqproxy/test/broker"
 )
 
 const (
-	stream    = "shard.logs_stream"
-	shards    = 3
-	messages  = 10_000
-	keys      = 500
-	consumers = shards // one for each shard: amqproxy gives each its own
-	timeout   = time.Minute
+	stream    = "shard.logs"
+	nodes     = 3
+	perNode   = 2 // shards
+	keys      = 3000
+	victim    = nodes - 1        // the node whose broker is killed
+	quietTime = 15 * time.Second // without a message the consumers give up
 )
 
 func main() {
-	proxy := flag.String("proxy", "bin/amqproxy", "the amqproxy binary")
+	var d demo
+	flag.StringVar(&d.binary, "proxy", "bin/amqproxy", "the amqproxy binary")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *proxy); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	if err := errors.Join(d.run(ctx), d.close()); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, binary string) (err error) {
-	fmt.Println("starting RabbitMQ (some seconds) ...")
-	rabbit, err := broker.Start(ctx, broker.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rabbit.Close()) }()
-	proxy, err := startProxy(ctx, binary, rabbit)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, proxy.close()) }()
-	fmt.Printf("  RabbitMQ  %s\n  amqproxy  %s   <- clients connect here\n\n", rabbit.Addr(), proxy.addr)
-
-	conn, err := amqp.Dial("amqp://guest:guest@" + proxy.addr)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := declare(conn); err != nil {
-		return err
-	}
-	began := time.Now()
-	if err := publish(ctx, conn); err != nil {
-		return err
-	}
-	fmt.Printf("published  %d messages with %d keys to exchange '%s', all confirmed, in %s\n",
-		messages, keys, stream, time.Since(began).Round(time.Millisecond))
-	if err := showShards(rabbit); err != nil {
-		return err
-	}
-	got := newTally()
-	var reading sync.WaitGroup
-	for i := range consumers {
-		deliveries, err := consume(conn, fmt.Sprintf("consumer-%d", i+1))
-		if err != nil {
-			return err
-		}
-		reading.Go(func() { got.read(deliveries) })
-	}
-	waiting, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	err = got.wait(waiting)
-	conn.Close()
-	reading.Wait()
-	if err != nil {
-		return err
-	}
-	return got.report()
+// demo is what runs, and what has been published and found so far.
+type demo struct {
+	binary    string
+	brokers   []*broker.Node
+	proxies   []*proxy
+	confirmed int
+	places    []map[int]shard // by round of publishing: the shard that each key is in
 }
 
-// declare is what any application does that publishes: it declares its exchange.
-func declare(conn *amqp.Connection) error {
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	defer ch.Close()
-	if err := ch.ExchangeDeclare(stream, "x-consistent-hash", true, false, false, false, nil); err != nil {
-		return err
-	}
-	fmt.Printf("declared   exchange '%s': amqproxy has made %d shard queues\n", stream, shards)
-	return nil
-}
-
-// showShards asks the broker itself, past the proxy, what is where.
-func showShards(rabbit *broker.Node) error {
-	conn, err := amqp.Dial(rabbit.URL("/"))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	for i := range shards {
-		name := fmt.Sprintf("stream: %s - %s - %d", stream, rabbit.Name(), i)
-		q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("             %5d messages in queue '%s'\n", q.Messages, q.Name)
-	}
-	return nil
-}
-
-func consume(conn *amqp.Connection, tag string) (<-chan amqp.Delivery, error) {
-	ch, err := conn.Channel()
-	if err != nil {
-		return nil, err
-	}
-	if err := ch.Qos(200, 0, false); err != nil {
-		return nil, err
-	}
-	return ch.Consume(stream, tag, false, false, false, false, nil)
-}
-
-func publish(ctx context.Context, conn *amqp.Connection) error {
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	if err := ch.Confirm(false); err != nil {
-		return err
-	}
-	confirms := make([]*amqp.DeferredConfirmation, messages)
-	for i := range messages {
-		confirms[i], err = ch.PublishWithDeferredConfirmWithContext(ctx, stream, fmt.Sprintf("key-%d", i%keys), true, false,
-			amqp.Publishing{DeliveryMode: amqp.Persistent, Body: fmt.Append(nil, i)})
-		if err != nil {
+func (d *demo) run(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{d.start, d.declare, d.loseBroker, d.regainBroker, d.consume} {
+		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	for i, c := range confirms {
-		if acked, err := c.WaitContext(ctx); err != nil || !acked {
-			return fmt.Errorf("message %d was not confirmed: %v", i, err)
+	return nil
+}
+
+func (d *demo) start(ctx context.Context) (err error) {
+	fmt.Printf("Starting a RabbitMQ cluster of %d nodes, which takes 10 to 20 s, and an amqproxy beside each.\n", nodes)
+	if d.brokers, err = broker.StartCluster(ctx, nodes, broker.Options{Name: "rabbit"}); err != nil {
+		return err
+	}
+	rows := [][]any{{"node", "RabbitMQ", "amqproxy for clients", "amqproxy's own view"}}
+	var join []string
+	for _, b := range d.brokers {
+		p, err := startProxy(ctx, d.binary, b, join)
+		if err != nil {
+			return err
 		}
+		d.proxies = append(d.proxies, p)
+		gossip, err := p.gossip(ctx)
+		if err != nil {
+			return err
+		}
+		join = append(join, gossip)
+		rows = append(rows, []any{b.Name(), b.Addr(), p.addr, "http://" + p.admin + "/api/v1/shards"})
+	}
+	table(rows)
+	return nil
+}
+
+func (d *demo) declare(ctx context.Context) error {
+	if err := declare(d.proxies[0]); err != nil {
+		return err
+	}
+	fmt.Printf("\nDeclared exchange '%s' at the first amqproxy, which made %d queues for it on each node.\n", stream, perNode)
+	if _, err := agree(ctx, nodes*perNode, d.proxies...); err != nil {
+		return err
+	}
+	if err := d.publish(ctx, nodes); err != nil {
+		return err
+	}
+	held := map[shard]int{}
+	for _, s := range d.places[0] {
+		held[s]++
+	}
+	rows := [][]any{{"queue", "keys"}}
+	for _, s := range shards(0, nodes) {
+		rows = append(rows, []any{s.queue(d.brokers), held[s]})
+	}
+	table(rows)
+	return nil
+}
+
+func (d *demo) loseBroker(ctx context.Context) error {
+	b := d.brokers[victim]
+	if err := b.Sync(ctx); err != nil { // or RabbitMQ may lose queues that are younger than 2 s
+		return err
+	}
+	b.Kill()
+	took, err := agree(ctx, victim*perNode, d.proxies[:victim]...)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\nKilled RabbitMQ on %s with kill -9. %s later the others sent nothing to its queues.\n", b.Name(), took)
+	if err := d.publish(ctx, victim); err != nil {
+		return err
+	}
+	return d.checkMoves()
+}
+
+// checkMoves shows which keys are elsewhere than they were first: the dead node's and no others.
+func (d *demo) checkMoves() error {
+	moves, owned, foreign := map[[2]shard]int{}, 0, 0
+	for key, was := range d.places[0] {
+		is := d.places[1][key]
+		moves[[2]shard{was, is}]++
+		if was.node == victim {
+			owned++
+		} else if is != was {
+			foreign++
+		}
+	}
+	fmt.Printf("Moved: all %d keys of %s, and %d of the others.\n", owned, d.brokers[victim].Name(), foreign)
+	rows := [][]any{{"from"}}
+	for _, to := range shards(0, victim) {
+		rows[0] = append(rows[0], "to "+to.short(d.brokers))
+	}
+	for _, from := range shards(victim, nodes) {
+		row := []any{from.short(d.brokers)}
+		for _, to := range shards(0, victim) {
+			row = append(row, moves[[2]shard{from, to}])
+		}
+		rows = append(rows, row)
+	}
+	table(rows)
+	if foreign > 0 {
+		return fmt.Errorf("%d keys moved that had no reason to", foreign)
 	}
 	return nil
 }
 
-// tally is who got what.
-type tally struct {
-	all chan struct{} // closed when every message was delivered
-
-	mu       sync.Mutex
-	seen     map[string]bool            // message
-	by       map[string]int             // consumer → messages
-	keys     map[string]map[string]bool // consumer → keys
-	repeated int
-}
-
-func newTally() *tally {
-	return &tally{all: make(chan struct{}), seen: map[string]bool{}, by: map[string]int{}, keys: map[string]map[string]bool{}}
-}
-
-func (t *tally) read(deliveries <-chan amqp.Delivery) {
-	for d := range deliveries {
-		t.add(d)
-		if err := d.Ack(false); err != nil {
-			return
+func (d *demo) regainBroker(ctx context.Context) error {
+	fmt.Printf("\nStarting RabbitMQ on %s again, which takes 5 to 10 s.\n", d.brokers[victim].Name())
+	if err := d.brokers[victim].Boot(ctx); err != nil {
+		return err
+	}
+	took, err := agree(ctx, nodes*perNode, d.proxies...)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("It runs, and %s later all sent to its queues again.\n", took)
+	if err := d.publish(ctx, nodes); err != nil {
+		return err
+	}
+	away := 0
+	for key, was := range d.places[0] {
+		if d.places[2][key] != was {
+			away++
 		}
 	}
-}
-
-func (t *tally) add(d amqp.Delivery) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.seen[string(d.Body)] {
-		t.repeated++
-		return
+	fmt.Printf("Returned: %d of %d keys are in the same queue as at first.\n", keys-away, keys)
+	if away > 0 {
+		return fmt.Errorf("%d keys did not return", away)
 	}
-	t.seen[string(d.Body)] = true
-	t.by[d.ConsumerTag]++
-	if t.keys[d.ConsumerTag] == nil {
-		t.keys[d.ConsumerTag] = map[string]bool{}
-	}
-	t.keys[d.ConsumerTag][d.RoutingKey] = true
-	if len(t.seen) == messages {
-		close(t.all)
-	}
-}
-
-func (t *tally) wait(ctx context.Context) error {
-	select {
-	case <-t.all:
-		return nil
-	case <-ctx.Done():
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		return fmt.Errorf("only %d of %d messages arrived: %w", len(t.seen), messages, ctx.Err())
-	}
-}
-
-// report prints what came and checks what was promised.
-func (t *tally) report() error {
-	owners := map[string]int{}
-	fmt.Printf("consumed   %d messages from virtual queue '%s':\n", len(t.seen), stream)
-	for _, tag := range slices.Sorted(maps.Keys(t.by)) {
-		fmt.Printf("             %5d messages, %3d keys by %s\n", t.by[tag], len(t.keys[tag]), tag)
-		for k := range t.keys[tag] {
-			owners[k]++
-		}
-	}
-	for k, n := range owners {
-		if n != 1 {
-			return fmt.Errorf("key %s came from %d shards", k, n)
-		}
-	}
-	if len(t.by) != consumers {
-		return fmt.Errorf("%d of %d consumers got messages", len(t.by), consumers)
-	}
-	fmt.Printf("\nall %d messages arrived, %d repeated, each of the %d keys on one shard\n", len(t.seen), t.repeated, len(owners))
 	return nil
+}
+
+// publish publishes every key once more, through the first so many proxies, and finds the messages.
+func (d *demo) publish(ctx context.Context, through int) (err error) {
+	round := len(d.places)
+	confirmed, err := publish(ctx, round, d.proxies[:through])
+	if err != nil {
+		return err
+	}
+	d.confirmed += confirmed
+	fmt.Printf("\nPublished %d messages, one with each key, through %d of the proxies: %d confirmed.\n", keys, through, confirmed)
+	place, err := find(ctx, round, d.brokers[:through])
+	d.places = append(d.places, place)
+	if err == nil && (confirmed < keys || len(place) < keys) {
+		err = fmt.Errorf("of %d messages %d were confirmed, and %d are in a queue", keys, confirmed, len(place))
+	}
+	return err
+}
+
+func (d *demo) consume(ctx context.Context) error {
+	arrivals, err := consume(ctx, d.proxies, d.confirmed)
+	if err != nil {
+		return err
+	}
+	seen, at, astray := map[message]bool{}, make([]int, nodes), 0
+	for _, a := range arrivals {
+		seen[a.message] = true
+		at[a.node]++
+		if d.places[a.round][a.key].node != a.node {
+			astray++
+		}
+	}
+	fmt.Printf("\nConsumed from '%s' as if it were one queue, at each amqproxy with %d consumers.\n", stream, perNode)
+	rows := [][]any{{"at", "messages"}}
+	for i, n := range at {
+		rows = append(rows, []any{d.brokers[i].Name(), n})
+	}
+	table(rows)
+	lost := d.confirmed - len(seen)
+	fmt.Printf("\nPublished %d, confirmed %d, received %d, repeated %d, lost %d.\n",
+		len(d.places)*keys, d.confirmed, len(seen), len(arrivals)-len(seen), lost)
+	if lost > 0 || astray > 0 {
+		return fmt.Errorf("%d messages are lost, %d came from another node than they were on", lost, astray)
+	}
+	fmt.Println("Nothing confirmed was lost, no key moved without need, and all returned.")
+	return nil
+}
+
+func (d *demo) close() (err error) {
+	for _, p := range d.proxies {
+		err = errors.Join(err, p.close())
+	}
+	for _, b := range d.brokers {
+		err = errors.Join(err, b.Close())
+	}
+	return err
+}
+
+// table prints rows, the first of which is the head, in columns.
+func table(rows [][]any) {
+	fmt.Println()
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
+	for _, row := range rows {
+		for _, cell := range row {
+			fmt.Fprintf(w, "\t%v", cell)
+		}
+		fmt.Fprintln(w)
+	}
+	w.Flush()
 }
