@@ -19,6 +19,7 @@ type Shard struct {
 	Weight  uint32
 	Local   bool // made by this node, on its broker
 	Retired bool // it takes no messages any more, and is read until it is empty
+	Quorum  bool // a quorum queue: other brokers serve it when its own is down
 }
 
 // Declared is what the first declare of a stream asked for. It is kept, because

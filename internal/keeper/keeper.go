@@ -30,6 +30,7 @@ type Keeper struct {
 type access struct {
 	vhost string
 	login shard.Login
+	leads bool // for Led alone, whose questions may have no answer
 }
 
 // link is one connection. Errands share it, each on a channel of its own.
@@ -103,8 +104,12 @@ func (k *Keeper) drop(which func(*link) bool) {
 // ctx is done: the connection is cut then. Errands that shared it are run again,
 // as all of them may be.
 func (k *Keeper) with(ctx context.Context, vhost string, login shard.Login, errand func(*session) error) error {
+	return k.on(ctx, access{vhost: vhost, login: login}, errand)
+}
+
+func (k *Keeper) on(ctx context.Context, a access, errand func(*session) error) error {
 	for {
-		l, err := k.link(ctx, access{vhost, login})
+		l, err := k.link(ctx, a)
 		if err != nil {
 			return err
 		}

@@ -35,6 +35,7 @@ func (n *Node) watchBrokers(ctx context.Context) {
 		for node, broker := range n.lostBrokers() {
 			n.lostAnswers(node, answers(ctx, silent, node, broker))
 		}
+		n.watchLeaders(ctx, time.Now())
 	}
 }
 

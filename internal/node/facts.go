@@ -103,6 +103,8 @@ type holdsFact struct {
 type shardFact struct {
 	Queue  string `json:"queue"`
 	Weight uint32 `json:"weight"`
+	// Quorum: any broker of the cluster serves it, while it has a leader.
+	Quorum bool `json:"quorum,omitempty"`
 }
 
 // read decodes the live fact of a key; false if there is none.

@@ -56,6 +56,7 @@ type Node struct {
 	seats     map[shard.Queue]int              // consumers of this proxy's clients, by shard
 	holds     map[shard.Queue]int              // sessions with unacknowledged deliveries of a shard
 	closing   map[shard.Name]map[string]string // shards of anybody that close, see retiredFact
+	quorum    map[shard.Queue]*leader          // of quorum shards whose nodes do not serve
 	answered  map[shard.Name]map[string]string // what our holdsFacts say of them
 	members   map[string]member
 	condition Condition
@@ -72,6 +73,7 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		changes:   map[shard.Name]*change{},
 		seats:     map[shard.Queue]int{},
 		holds:     map[shard.Queue]int{},
+		quorum:    map[shard.Queue]*leader{},
 		answered:  map[shard.Name]map[string]string{},
 		dead:      map[string]bool{},
 		condition: Starting,
@@ -205,7 +207,7 @@ func (n *Node) publish(places map[shard.Name]placement) {
 	n.closing = map[shard.Name]map[string]string{}
 	for name, p := range places {
 		s := n.streams[name]
-		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(p.ready(serves), s.readable(n.cfg.Name)...), s.counters)
+		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(n.ready(name, p, serves), s.readable(n.cfg.Name)...), s.counters)
 		p.standing(name, queues)
 		if closing := p.closing(); len(closing) > 0 {
 			n.closing[name] = closing

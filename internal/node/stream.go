@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -208,12 +209,20 @@ func (n *Node) announce(s *stream, born string, ready []string) {
 func (s *stream) says(born string, ready []string) shardsFact {
 	f := shardsFact{Born: born, Shards: []shardFact{}}
 	for _, q := range ready {
-		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight})
+		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight, Quorum: s.isQuorum(q)})
 	}
 	for _, r := range s.retired {
 		f.Retired = append(f.Retired, retiredFact{Queue: r.queue, Closing: r.closing})
 	}
 	return f
+}
+
+// isQuorum tells whether a shard is a quorum queue: it was made as one, or the
+// broker has not said that it is of another type.
+func (s *stream) isQuorum(queue string) bool {
+	return s.settings.QueueArguments["x-queue-type"] == "quorum" && !slices.ContainsFunc(s.differs, func(d string) bool {
+		return strings.Contains(d, "'x-queue-type'") && strings.Contains(d, "'"+queue+"'")
+	})
 }
 
 // failed notes what the keeper could not do, and when it is tried again.

@@ -105,19 +105,22 @@ func placements(st *membership.State, rules *shard.Rules, self string) map[shard
 // shards are those of the fact that take messages.
 func (f shardsFact) shards(node string, local bool) (all []shard.Shard) {
 	for i, s := range f.Shards {
-		all = append(all, shard.Shard{Queue: s.Queue, Node: node, Index: i, Weight: min(max(s.Weight, 1), shard.MaxWeight), Local: local})
+		all = append(all, shard.Shard{Queue: s.Queue, Node: node, Index: i, Weight: min(max(s.Weight, 1), shard.MaxWeight), Local: local, Quorum: s.Quorum})
 	}
 	return all
 }
 
-// ready are the shards of the nodes that serve. If none does, all are: to try is
-// better than to refuse, and what can't be reached says so itself.
-func (p placement) ready(serves map[string]bool) []shard.Shard {
+// ready are the shards of the nodes that serve, and quorum shards of others that are
+// led. If there is none, all are: to try is better than to refuse, and what can't be
+// reached says so itself.
+func (p placement) ready(serves map[string]bool, led func(node, queue string) bool) []shard.Shard {
 	var out, all []shard.Shard
 	for _, node := range slices.Sorted(maps.Keys(p.shards)) {
 		all = append(all, p.shards[node]...)
-		if serves[node] {
-			out = append(out, p.shards[node]...)
+		for _, sh := range p.shards[node] {
+			if serves[node] || sh.Quorum && led(node, sh.Queue) {
+				out = append(out, sh)
+			}
 		}
 	}
 	if len(out) == 0 {

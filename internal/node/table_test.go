@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,10 +62,10 @@ func TestPlacements(t *testing.T) {
 		streamKey(a):       streamFact{Born: "1", Type: "topic", Durable: true, HashOn: "header:h"},
 		streamKey(b):       nil, // deleted
 		streamKey(other):   streamFact{Born: "1"},
-		shardsKey(a, "n1"): shardsFact{Born: "1", Shards: []shardFact{{"q0", 5}, {"q1", 0}}},
-		shardsKey(a, "n2"): shardsFact{Born: "0", Shards: []shardFact{{"old", 1}}}, // of a former life
+		shardsKey(a, "n1"): shardsFact{Born: "1", Shards: []shardFact{{Queue: "q0", Weight: 5}, {Queue: "q1", Weight: 0}}},
+		shardsKey(a, "n2"): shardsFact{Born: "0", Shards: []shardFact{{Queue: "old", Weight: 1}}}, // of a former life
 		shardsKey(a, "n3"): nil,
-		shardsKey(b, "n1"): shardsFact{Born: "1", Shards: []shardFact{{"gone", 1}}},
+		shardsKey(b, "n1"): shardsFact{Born: "1", Shards: []shardFact{{Queue: "gone", Weight: 1}}},
 		"shards/x":         "nonsense", "stream/%zz/s.c": streamFact{}, nodeKey("n1"): nodeFact{},
 	})
 	got := placements(st, rules, "n1")
@@ -81,14 +82,30 @@ func TestPlacements(t *testing.T) {
 	}
 }
 
-// TestReady: the shards of those who serve, and of all when nobody does.
+// TestReady: the shards of those who serve, and quorum shards that are led; all of
+// them when there is none.
 func TestReady(t *testing.T) {
-	p := placement{shards: map[string][]shard.Shard{"n1": {{Queue: "a"}}, "n2": {{Queue: "b"}}}}
-	if got := p.ready(map[string]bool{"n2": true}); len(got) != 1 || got[0].Queue != "b" {
-		t.Errorf("%v", got)
-	}
-	if got := p.ready(nil); len(got) != 2 {
-		t.Errorf("with nobody: %v", got)
+	p := placement{shards: map[string][]shard.Shard{"n1": {{Queue: "a"}}, "n2": {{Queue: "b"}}, "n3": {{Queue: "c", Quorum: true}}}}
+	for _, c := range []struct {
+		serve, led, want string // names of nodes, a queue, queues
+	}{
+		{serve: "n2", want: "b"},
+		{serve: "n1 n2 n3", want: "abc"},
+		{serve: "n2", led: "c", want: "bc"},
+		{serve: "n2", led: "a", want: "b"}, // it is no quorum queue
+		{led: "c", want: "c"},
+		{want: "abc"},
+	} {
+		serves, got := map[string]bool{}, ""
+		for _, node := range strings.Fields(c.serve) {
+			serves[node] = true
+		}
+		for _, sh := range p.ready(serves, func(_, queue string) bool { return queue == c.led }) {
+			got += sh.Queue
+		}
+		if got != c.want {
+			t.Errorf("%+v: got %s", c, got)
+		}
 	}
 }
 
