@@ -157,7 +157,7 @@ func (c *Conn) resume(ch *channel, out *Out) {
 	rest := ch.heldFrames
 	ch.heldFrames = nil // openFromClient must not see them as held
 	c.heldSize -= len(rest)
-	for len(rest) > 0 && ch.wait.what == waitNothing {
+	for len(rest) > 0 && ch.wait.what == waitNothing && c.phase == running {
 		f := frame.First(rest)
 		rest = rest[len(f):]
 		c.channelFromClient(ch.number, f, out) // it may close the channel and open it again

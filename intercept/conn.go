@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 
 	"amqproxy/frame"
@@ -20,6 +21,7 @@ const maxNames = 1024
 type Conn struct {
 	vhost       string
 	frameMax    int
+	channelMax  uint16
 	hearsCancel bool
 	snap        *shard.Snapshot
 	names       map[string]name // what snap says of the names used lately
@@ -63,6 +65,7 @@ type name struct {
 type Config struct {
 	VHost       string
 	FrameMax    int    // largest payload that client and broker have agreed on
+	ChannelMax  uint16 // highest channel number; 0 is no limit
 	HearsCancel bool   // the client has the capability consumer_cancel_notify
 	Seed        uint64 // makes the choices at random differ between sessions
 }
@@ -71,7 +74,7 @@ type Config struct {
 // messages of all sessions.
 func New(cfg Config, snap *shard.Snapshot, total *shard.Counters) *Conn {
 	return &Conn{
-		vhost: cfg.VHost, frameMax: cfg.FrameMax, hearsCancel: cfg.HearsCancel, snap: snap, rnd: cfg.Seed,
+		vhost: cfg.VHost, frameMax: cfg.FrameMax, channelMax: cfg.ChannelMax, hearsCancel: cfg.HearsCancel, snap: snap, rnd: cfg.Seed,
 		names: map[string]name{}, owed: map[uint16]int{}, holds: map[string]int{}, tally: tally{total: total},
 	}
 }
@@ -149,6 +152,9 @@ func (c *Conn) FromClient(f frame.Frame, out *Out) error {
 	if n == 0 {
 		c.connectionFromClient(f, out)
 		return nil
+	}
+	if n > c.channelMax && c.channelMax > 0 { // RabbitMQ counts channels only, and we keep memory by number
+		return &frame.ConnError{Code: frame.ChannelErrorCode, Text: fmt.Sprintf("channel number %d is above the channel_max of %d", n, c.channelMax)}
 	}
 	c.channelFromClient(n, f, out)
 	return nil

@@ -17,7 +17,7 @@ import (
 
 // script runs the input lines of a scenario on a Conn, one by one:
 //
-//	session [frame-max=N] [hears-cancel]
+//	session [frame-max=N] [channel-max=N] [hears-cancel]
 //	                            begin with a new Conn; the streams stay
 //	policy NAME [OPTION]...     a definition for one name, which is no stream yet
 //	stream NAME [shards=3] [local=2] [retired=N] [closing=N] [ended] [type=T] [durable=false]
@@ -67,7 +67,7 @@ func newScript(t *testing.T, batched bool) *script {
 
 func (s *script) session(o options) {
 	_, hears := o["hears-cancel"]
-	s.conn = New(Config{VHost: "/", FrameMax: o.num("frame-max", 131072), HearsCancel: hears, Seed: 1}, s.snap.make(), s.total)
+	s.conn = New(Config{VHost: "/", FrameMax: o.num("frame-max", 131072), ChannelMax: uint16(o.num("channel-max", 0)), HearsCancel: hears, Seed: 1}, s.snap.make(), s.total)
 	s.errands = nil
 }
 

@@ -99,6 +99,7 @@ func serve(cfg *config.Config) error {
 		Broker: cfg.Broker, LoopbackUsers: cfg.LoopbackUsers, FrameMax: cfg.Limits.FrameMax,
 		HandshakeTimeout: cfg.Limits.HandshakeTimeout, WriteTimeout: cfg.Limits.WriteTimeout,
 		ShutdownTimeout: cfg.Limits.ShutdownTimeout, MaxConnections: cfg.Limits.MaxConnections,
+		MaxPerAddress: cfg.Limits.MaxPerAddress, ConnectionRate: cfg.Limits.ConnectionRate,
 	}, n, log)
 
 	var running sync.WaitGroup

@@ -67,6 +67,8 @@ type Limits struct {
 	JoinTimeout      time.Duration // how long a start looks for other proxies
 	LostGrace        time.Duration // how long a silent node's shards stay in use
 	MaxConnections   int           // 0 means no limit
+	MaxPerAddress    int           // 0 means no limit
+	ConnectionRate   int           // accepted a second; 0 means no limit
 	FrameMax         uint32
 }
 

@@ -121,7 +121,7 @@ func TestParseReadsEverything(t *testing.T) {
 		BrokerAdvertise: "10.0.0.1:5672",
 		Gossip:          Gossip{Listen: ":7946", Advertise: "10.0.0.1:7946", Join: []string{"a:7946", "b:7946"}, Label: "blue", Secret: Secret("0123456789abcdef")},
 		LoopbackUsers:   []string{},
-		Limits:          Limits{1e9, 2e9, 3e9, 90e9, 4e9, 5e9, 1000, 4096},
+		Limits:          Limits{1e9, 2e9, 3e9, 90e9, 4e9, 5e9, 1000, 10, 50, 4096},
 		Log:             Log{slog.LevelDebug, "json"},
 	}
 	if diff := cmp.Diff(want, c, settings); diff != "" {

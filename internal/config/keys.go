@@ -45,6 +45,8 @@ func (c *Config) keys(s *streams) fields {
 			{"join-timeout", duration(&c.Limits.JoinTimeout)},
 			{"lost-grace", duration(&c.Limits.LostGrace)},
 			{"max-connections", whole(&c.Limits.MaxConnections, 0, 1_000_000)},
+			{"max-connections-per-address", whole(&c.Limits.MaxPerAddress, 0, 1_000_000)},
+			{"connection-rate", whole(&c.Limits.ConnectionRate, 0, 1_000_000)},
 			{"frame-max", whole(&c.Limits.FrameMax, 4096, 1<<20)},
 		}},
 		{"log", fields{

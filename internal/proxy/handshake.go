@@ -41,6 +41,7 @@ type handshake struct {
 	hearsFail bool        // the client has the capability authentication_failure_close
 	hearsEnd  bool        // and consumer_cancel_notify
 	frameMax  uint32
+	channels  uint16 // channel_max
 	heartbeat uint16 // seconds
 	vhost     string
 }
@@ -154,7 +155,7 @@ func (h *handshake) refuseLogin(out *intercept.Out) error {
 // tuneOk takes what the client has chosen. More than it was offered is refused, as
 // the broker would if the offer had been its own.
 func (h *handshake) tuneOk(a frame.Args) error {
-	a.Short()
+	h.channels = a.Short()
 	max := a.Long()
 	if max > h.frameMax {
 		h.session.noteLocked("client", fmt.Sprintf("wants frame_max %d, the most is %d", max, h.frameMax))
@@ -173,7 +174,7 @@ func (h *handshake) tuneOk(a frame.Args) error {
 func (h *handshake) open() {
 	se := h.session
 	h.clientDone = true
-	cfg := intercept.Config{VHost: h.vhost, FrameMax: int(h.frameMax), HearsCancel: h.hearsEnd, Seed: seed()}
+	cfg := intercept.Config{VHost: h.vhost, FrameMax: int(h.frameMax), ChannelMax: h.channels, HearsCancel: h.hearsEnd, Seed: seed()}
 	se.core = intercept.New(cfg, se.server.node.Snapshot(), &se.server.totals.Messages)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"amqproxy/frame"
 	"amqproxy/shard"
@@ -22,6 +23,8 @@ type Config struct {
 	WriteTimeout     time.Duration // a peer that takes nothing for so long is closed
 	ShutdownTimeout  time.Duration
 	MaxConnections   int    // 0 is no limit
+	MaxPerAddress    int    // connections from one address; 0 is no limit
+	ConnectionRate   int    // connections a second that are accepted, the others wait; 0 is no limit
 	FrameMax         uint32 // the most that client and broker may agree on
 }
 
@@ -67,12 +70,13 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[*session]bool
+	from     map[string]int // sessions by the client's address
 	running  sync.WaitGroup
 }
 
 // New returns a Server; Serve makes it work.
 func New(cfg Config, node Node, log *zap.Logger) *Server {
-	return &Server{cfg: cfg, node: node, log: log, sessions: map[*session]bool{}}
+	return &Server{cfg: cfg, node: node, log: log, sessions: map[*session]bool{}, from: map[string]int{}}
 }
 
 // Totals are the Server's counters.
@@ -100,7 +104,12 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 func (s *Server) acceptAll(ctx context.Context, ln net.Listener) error {
+	limit := rate.NewLimiter(rate.Inf, 0)
+	if n := s.cfg.ConnectionRate; n > 0 {
+		limit = rate.NewLimiter(rate.Limit(n), n)
+	}
 	for {
+		limit.Wait(ctx) // once ctx is done Accept fails
 		conn, err := ln.Accept()
 		switch {
 		case err == nil:
@@ -135,20 +144,37 @@ func (s *Server) accept(conn net.Conn) {
 		conn.Close()
 		return
 	}
+	addr := host(conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cfg.MaxConnections > 0 && len(s.sessions) >= s.cfg.MaxConnections {
+	if over(len(s.sessions), s.cfg.MaxConnections) || over(s.from[addr], s.cfg.MaxPerAddress) {
 		s.totals.Refused.Add(1)
 		conn.Close()
 		return
 	}
 	s.sessions[se] = true
+	s.from[addr]++
 	s.running.Go(func() {
 		se.run()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.sessions, se)
+		if s.from[addr]--; s.from[addr] == 0 {
+			delete(s.from, addr)
+		}
 	})
+}
+
+// over tells whether one more is too many.
+func over(n, limit int) bool { return limit > 0 && n >= limit }
+
+// host is the address of a client without its port.
+func host(conn net.Conn) string {
+	addr := conn.RemoteAddr().String()
+	if h, _, err := net.SplitHostPort(addr); err == nil {
+		return h
+	}
+	return addr
 }
 
 // drain ends all sessions.
