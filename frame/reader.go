@@ -73,6 +73,13 @@ func (r *Reader) Filled(n int) { r.w += n }
 // Buffered is how many octets are held and not yet taken.
 func (r *Reader) Buffered() int { return r.w - r.r }
 
+// Pending are the octets that are held and not yet taken, frames or not. Skip takes
+// some of them.
+func (r *Reader) Pending() []byte { return r.buf[r.r:r.w] }
+
+// Skip takes n of the octets that Pending shows, which must be whole frames.
+func (r *Reader) Skip(n int) { r.r += n }
+
 // Take takes n raw octets, for what comes before the first frame; nil while
 // there are fewer.
 func (r *Reader) Take(n int) []byte {

@@ -15,7 +15,7 @@ type batch struct {
 	out    Out
 	buffer []byte
 	frames []frame.Frame
-	feed   func(frame.Frame, *Out) error
+	side   string
 }
 
 const perBatch = 100
@@ -28,13 +28,9 @@ func newBatch(tb testing.TB, side string, policy bool, lines ...string) *batch {
 	if policy {
 		snap.add("stream", "shard.a", options{"shards": "6", "local": "2"})
 	}
-	b := &batch{conn: New(Config{VHost: "/", FrameMax: 131072, Seed: 1}, snap.make(), &shard.Counters{})}
-	b.feed = b.conn.FromClient
+	b := &batch{side: side, conn: New(Config{VHost: "/", FrameMax: 131072, Seed: 1}, snap.make(), &shard.Counters{})}
 	if b.conn.FromClient(text("1 channel.open"), &b.out) != nil || b.conn.FromHome(text("1 channel.open-ok"), &b.out) != nil {
 		tb.Fatal("no channel")
-	}
-	if side == "home" {
-		b.feed = b.conn.FromHome
 	}
 	for i := range perBatch {
 		for _, l := range lines {
@@ -48,10 +44,8 @@ func newBatch(tb testing.TB, side string, policy bool, lines ...string) *batch {
 // run takes the batch once, as a session does for each read.
 func (b *batch) run() {
 	b.out.Reset()
-	for _, f := range b.frames {
-		if b.feed(f, &b.out) != nil {
-			panic("refused")
-		}
+	if feed(b.conn, b.side, b.buffer, &b.out) != nil {
+		panic("refused")
 	}
 	b.conn.EndBatch()
 }

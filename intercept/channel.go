@@ -35,8 +35,10 @@ type channel struct {
 	lastExchange string // of basic.publish, and what it is
 	lastTable    *shard.Table
 	lastSnap     *shard.Snapshot
-	lastDeliver  string // exchange of the last delivery or return, if it is a stream
-	lastCounters *shard.Counters
+	lastDeliver  string          // exchange of the last delivery or return
+	lastCounters *shard.Counters // its counters, if it is a stream
+	deliverSnap  *shard.Snapshot
+	lastHeader   header // of the last publish that was like many
 }
 
 type chState uint8

@@ -188,13 +188,20 @@ func (c *Conn) openFromClient(ch *channel, f frame.Frame, out *Out) {
 
 // clientMethod is the table of contents: what each method of a client leads to.
 func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
-	if f.Method() != frame.BasicPublish && !readable(f) {
+	switch f.Method() {
+	case frame.BasicPublish:
+		c.basicPublish(ch, f, out)
+		return
+	case frame.BasicAck, frame.BasicNack, frame.BasicReject, frame.BasicRecoverAsync:
+		c.acknowledged(ch, f, out)
+		out.Home.view(f)
+		return
+	}
+	if !readable(f) {
 		c.forward(ch, f, out)
 		return
 	}
 	switch f.Method() {
-	case frame.BasicPublish:
-		c.basicPublish(ch, f, out)
 	case frame.BasicConsume:
 		c.basicConsume(ch, f, out)
 	case frame.BasicGet:
@@ -213,9 +220,6 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 		c.queueBind(ch, f, out)
 	case frame.QueuePurge, frame.QueueDelete:
 		c.queueSet(ch, f, out)
-	case frame.BasicAck, frame.BasicNack, frame.BasicReject, frame.BasicRecoverAsync:
-		c.acknowledged(ch, f, out)
-		out.Home.view(f)
 	case frame.ConfirmSelect:
 		ch.confirms.on = true
 		c.forward(ch, f, out)

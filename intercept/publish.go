@@ -154,7 +154,11 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 		return
 	}
 	item := p.table.BCC(p.table.Pick(p.hash(f, h, c)))
-	size := len(f) + growth(h, item)
+	seam, spliced := findSeam(h)
+	size := len(f)
+	if spliced {
+		size += seam.growth(item)
+	}
 	if size > c.frameMax {
 		c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: frame.BasicPublish,
 			Text: "the message's properties leave no room in a frame for the shard of stream '" + p.table.Stream + "'"}, out)
@@ -168,8 +172,8 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	} else {
 		out.Home.view(p.method)
 	}
-	if spliced, ok := Splice(out.Home.room(min(size, chunkSize))[:0], f, h, item); ok {
-		out.Home.ownedOr(spliced)
+	if spliced {
+		out.Home.ownedOr(seam.splice(out.Home.room(min(size, chunkSize))[:0], f, item))
 	} else {
 		out.Home.view(f)
 	}
@@ -254,12 +258,13 @@ func (c *Conn) returned(ch *channel, f frame.Frame) {
 }
 
 func (c *Conn) countersOf(ch *channel, exchange []byte) *shard.Counters {
-	if ch.lastCounters != nil && string(exchange) == ch.lastDeliver {
+	if ch.deliverSnap == c.snap && string(exchange) == ch.lastDeliver {
 		return ch.lastCounters
 	}
-	if t, v := c.find(exchange); v == shard.IsStream {
-		ch.lastDeliver, ch.lastCounters = t.Stream, t.Counters
-		return t.Counters
+	t, _ := c.find(exchange)
+	ch.lastDeliver, ch.lastCounters, ch.deliverSnap = string(exchange), nil, c.snap
+	if t != nil {
+		ch.lastCounters = t.Counters
 	}
-	return nil
+	return ch.lastCounters
 }

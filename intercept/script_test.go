@@ -125,13 +125,16 @@ func (s *script) control(n int, verb, name string, o options) bool {
 		f := s.conn.Farewell()
 		s.say(n, "channels=%d held=%d orderly=%v farewell=%q %d %q", s.conn.Channels(), s.conn.Held(), s.conn.Orderly(), f.By, f.Code, f.Text)
 	case "counters":
-		k := cmp.Or(s.snap.counters[name], s.total)
-		s.say(n, "published=%d delivered=%d confirmed=%d nacked=%d returned=%d refused=%d", k.Published.Load(),
-			k.Delivered.Load(), k.Confirmed.Load(), k.Nacked.Load(), k.Returned.Load(), k.Refused.Load())
+		s.say(n, "%s", countersText(cmp.Or(s.snap.counters[name], s.total)))
 	default:
 		return false
 	}
 	return true
+}
+
+func countersText(k *shard.Counters) string {
+	return fmt.Sprintf("published=%d delivered=%d confirmed=%d nacked=%d returned=%d refused=%d", k.Published.Load(),
+		k.Delivered.Load(), k.Confirmed.Load(), k.Nacked.Load(), k.Returned.Load(), k.Refused.Load())
 }
 
 // open opens a channel, as every client does before all else.
@@ -147,8 +150,16 @@ func (s *script) open(number string) {
 // flush gives the frames in the buffer to the Conn as one batch, takes what comes
 // of it, and then writes over the buffer as the next read would.
 func (s *script) flush(n int) {
+	if s.batched {
+		if err := feed(s.conn, s.side, s.buffer, &s.out); err != nil {
+			s.say(n, "error %v", err)
+		}
+	}
 	for _, f := range cut(s.buffer) {
 		var err error
+		if s.batched {
+			break
+		}
 		if s.side == "client" {
 			err = s.conn.FromClient(f, &s.out)
 		} else {

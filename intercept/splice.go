@@ -10,56 +10,68 @@ import (
 // the array's length, which is filled in.
 const bccEntry = "\x03BCCA\x00\x00\x00\x00"
 
-// growth is how many octets Splice adds.
-func growth(h frame.Header, item []byte) int {
-	switch _, end, ok := findBCC(h); {
-	case !ok:
-		return 0
-	case h.Table == nil:
+// seam is where in a header frame the item goes. It is the same for all frames that
+// are alike from their flags on.
+type seam struct {
+	tableAt  int // see frame.Header
+	tableLen int // of the headers table; -1 if there is none
+	at, end  int // see findBCC
+	flags    uint16
+}
+
+// findSeam finds it; not ok when the frame must go on untouched so that the broker
+// refuses it: a BCC or CC that is no array, or a table that is malformed.
+func findSeam(h frame.Header) (s seam, ok bool) {
+	s = seam{tableAt: h.TableAt, tableLen: len(h.Table), flags: h.Flags | frame.FlagHeaders}
+	if h.Table == nil {
+		s.tableLen = -1
+	}
+	s.at, s.end, ok = findBCC(h)
+	return s, ok
+}
+
+// growth is how many octets splice adds.
+func (s seam) growth(item []byte) int {
+	switch {
+	case s.tableLen < 0:
 		return len(item) + len(bccEntry) + 4
-	case end == 0:
+	case s.end == 0:
 		return len(item) + len(bccEntry)
 	}
 	return len(item)
 }
 
-// Splice appends header frame f to dst with one more item in its BCC header. The
-// broker routes by it, strips the header, and the consumer sees nothing of it,
-// but for an empty headers table where the publisher sent none.
+// splice appends header frame f to dst with one more item in its BCC header. The
+// broker routes by it, strips the header, and the consumer sees nothing of it, but
+// for an empty headers table where the publisher sent none.
 //
-// Only the first BCC entry counts for RabbitMQ, so the item goes into the
-// client's own array if there is one. ok is false, and dst is as it was, when the
-// frame must go on untouched so that the broker refuses it: a BCC or CC that is
-// no array, or a table that is malformed.
-func Splice(dst []byte, f frame.Frame, h frame.Header, item []byte) (_ []byte, ok bool) {
+// Only the first BCC entry counts for RabbitMQ, so the item goes into the client's
+// own array if there is one.
+func (s seam) splice(dst []byte, f frame.Frame, item []byte) []byte {
 	start := len(dst)
-	at, end, ok := findBCC(h)
-	if !ok {
-		return dst, false
-	}
-	tableLen := uint32(len(h.Table) + len(item))
-	dst = append(dst, f[:h.TableAt]...)
+	dst = append(dst, f[:s.tableAt]...)
+	tableLen := uint32(s.tableLen + len(item))
 	switch {
-	case h.Table == nil:
-		flags := h.Flags | frame.FlagHeaders
-		binary.BigEndian.PutUint16(dst[start+flagsAt:], flags)
+	case s.tableLen < 0:
+		binary.BigEndian.PutUint16(dst[start+flagsAt:], s.flags)
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(item)+len(bccEntry)))
+		dst = appendBCC(dst, item)
+		dst = append(dst, f[s.tableAt:]...)
+	case s.end == 0:
 		dst = binary.BigEndian.AppendUint32(dst, tableLen+uint32(len(bccEntry)))
 		dst = appendBCC(dst, item)
-		dst = append(dst, f[h.TableAt:]...)
-	case end == 0:
-		dst = binary.BigEndian.AppendUint32(dst, tableLen+uint32(len(bccEntry)))
-		dst = appendBCC(dst, item)
-		dst = append(dst, f[h.TableAt+4:]...)
+		dst = append(dst, f[s.tableAt+4:]...)
 	default:
 		dst = binary.BigEndian.AppendUint32(dst, tableLen)
+		table := f[s.tableAt+4 : s.tableAt+4+s.tableLen]
 		from := len(dst)
-		dst = append(dst, h.Table[:end]...)
-		binary.BigEndian.PutUint32(dst[from+at:], uint32(end-at-4+len(item)))
+		dst = append(dst, table[:s.end]...)
+		binary.BigEndian.PutUint32(dst[from+s.at:], uint32(s.end-s.at-4+len(item)))
 		dst = append(dst, item...)
-		dst = append(dst, f[h.TableAt+4+end:]...)
+		dst = append(dst, f[s.tableAt+4+s.end:]...)
 	}
 	binary.BigEndian.PutUint32(dst[start+sizeAt:], uint32(len(dst)-start-frame.Overhead))
-	return dst, true
+	return dst
 }
 
 const (

@@ -79,6 +79,20 @@ func spliceable(t frame.Table) bool {
 	return true
 }
 
+// splice finds the seam and splices, if there is one.
+func splice(dst []byte, f frame.Frame, h frame.Header, item []byte) ([]byte, bool) {
+	s, ok := findSeam(h)
+	if !ok {
+		return dst, false
+	}
+	return s.splice(dst, f, item), true
+}
+
+func seamOf(h frame.Header) seam {
+	s, _ := findSeam(h)
+	return s
+}
+
 // checkSplice splices f and takes the item out again. It tells whether f was one
 // to be spliced.
 func checkSplice(t *testing.T, f frame.Frame) bool {
@@ -87,9 +101,9 @@ func checkSplice(t *testing.T, f frame.Frame) bool {
 		return false
 	}
 	original, before := bytes.Clone(f), []byte("before")
-	dst, ok := Splice(append(make([]byte, 0, 4096), before...), f, h, spliceItem)
+	dst, ok := splice(append(make([]byte, 0, 4096), before...), f, h, spliceItem)
 	if !bytes.Equal(f, original) {
-		t.Fatalf("Splice wrote into its input:\n%x\n%x", original, f)
+		t.Fatalf("splice wrote into its input:\n%x\n%x", original, f)
 	}
 	if ok != spliceable(h.Table) {
 		t.Fatalf("spliced: %v, want %v: %v", ok, !ok, f)
@@ -101,7 +115,7 @@ func checkSplice(t *testing.T, f frame.Frame) bool {
 		return false
 	}
 	got := frame.Frame(dst[len(before):])
-	if !bytes.HasPrefix(dst, before) || len(got) != len(f)+growth(h, spliceItem) {
+	if !bytes.HasPrefix(dst, before) || len(got) != len(f)+seamOf(h).growth(spliceItem) {
 		t.Fatalf("%d octets behind %q became %q", len(f), before, dst)
 	}
 	_, _, _, hadBCC := bccOf(h.Table)
@@ -198,7 +212,7 @@ func TestSpliceShapes(t *testing.T) {
 			t.Fatal(err)
 		}
 		h, _ := frame.ParseHeader(f)
-		got, ok := Splice(nil, f, h, spliceItem)
+		got, ok := splice(nil, f, h, spliceItem)
 		if want := "1 header body-size=9 " + c.want; ok != (c.want != "") || ok && frame.Frame(got).String() != want {
 			t.Errorf("%s: %v\n got %v\nwant %s", c.name, ok, frame.Frame(got), want)
 		}

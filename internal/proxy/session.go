@@ -158,6 +158,7 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 		se.core.Use(se.server.node.Snapshot())
 	}
 	for err == nil {
+		from.reader.Skip(se.messages(from, out))
 		var f frame.Frame
 		if f, err = from.reader.Next(); f == nil {
 			break
@@ -185,6 +186,18 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 		err = se.wait(from)
 	}
 	return out.Done, err
+}
+
+// messages takes whole messages of a side at once, as far as they are plain, and
+// tells how many octets they had.
+func (se *session) messages(from *side, out *intercept.Out) int {
+	switch {
+	case !se.handshake.homeDone || se.core == nil:
+		return 0
+	case from == se.client:
+		return se.core.RunFromClient(from.reader.Pending(), out)
+	}
+	return se.core.RunFromHome(from.reader.Pending(), out)
 }
 
 // step takes one frame of a side: of the handshake, or of the session behind it.
