@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // healTime is how long members may take to find each other again: a round of
@@ -144,6 +146,27 @@ func TestSplitHeals(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWhoIsNewIsToldFacts at once that the member which it has joined has missed.
+func TestWhoIsNewIsToldFacts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := newNetwork(t, names(3)...)
+		alone := Config{Tune: func(c *memberlist.Config) { c.PushPullInterval = 0 }} // no exchange will help
+		nodes := n.cluster(t, 2, alone)
+		n.link(nodes[1], nodes[0], true)
+		nodes[1].Set("stream/x", 1)
+		nodes[1].Flush()
+		n.link(nodes[1], nodes[0], false)
+		x := n.start(t, "n2", alone, "n0")
+		x.join(t, time.Second)
+		eventually(t, 2*time.Second, func() error {
+			if value(x, "stream/x") == "" || value(nodes[0], "stream/x") != "" {
+				return errors.New("want the fact on the new member, and not on the one that it has joined")
+			}
+			return nil
+		})
+	})
 }
 
 // TestAnyOrder: three members that know each other's addresses and start one
