@@ -246,6 +246,9 @@ func (c *Cluster) Join(ctx context.Context) (int, error) {
 	for {
 		n, err := c.tryJoin()
 		if n > 0 || ctx.Err() != nil || len(c.unseen()) == 0 {
+			if n == 0 && err != nil {
+				c.log.Warn("no other proxy was found; they are looked for again and again", zap.Error(err))
+			}
 			return n, c.nameTaken()
 		}
 		c.log.Debug("no other proxy answers yet", zap.Error(err))
