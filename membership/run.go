@@ -116,7 +116,7 @@ func (c *Cluster) look() {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
+	now := c.cfg.Now()
 	c.facts.forget(now)
 	for _, e := range events {
 		m, known := c.members[e.id]
@@ -221,7 +221,7 @@ func (c *Cluster) send(id string, s *sender) {
 			c.mu.Unlock()
 			return
 		}
-		out := c.facts.list(time.Now(), slices.Collect(maps.Keys(s.keys))...)
+		out := c.facts.list(c.cfg.Now(), slices.Collect(maps.Keys(s.keys))...)
 		clear(s.keys)
 		c.mu.Unlock()
 		b, err := json.Marshal(out)
@@ -243,7 +243,7 @@ func (c *Cluster) take(b []byte) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.facts.merge(in, time.Now())) > 0 {
+	if len(c.facts.merge(in, c.cfg.Now())) > 0 {
 		c.picture()
 	}
 }
@@ -266,7 +266,7 @@ func (d *delegate) MergeRemoteState(b []byte, _ bool) { d.c.take(b) }
 func (d *delegate) LocalState(bool) []byte {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
-	b, err := json.Marshal(d.c.facts.list(time.Now()))
+	b, err := json.Marshal(d.c.facts.list(d.c.cfg.Now()))
 	if err != nil {
 		return []byte("[]")
 	}
