@@ -35,8 +35,8 @@ demo: rabbitmq build ## see a stream over three brokers lose and regain one (Deb
 rabbitmq: # installs RabbitMQ if it is missing
 	@test/install rabbitmq-server
 
-clients: rabbitmq # installs the foreign clients that the tests drive
-	@test/install python3-pika nodejs npm
+clients: rabbitmq # installs the foreign clients that the tests drive, and what makes networks for them
+	@test/install python3-pika nodejs npm iproute2
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14

@@ -33,6 +33,7 @@ type Config struct {
 	RejoinEvery time.Duration        // default 10 s, with jitter
 	Transport   memberlist.Transport // for tests; nil listens on Listen
 	Tune        func(*memberlist.Config)
+	Now         func() time.Time // for tests; nil is time.Now
 }
 
 // Memory is what a Cluster knows and should be told again after a restart.
@@ -110,12 +111,15 @@ func New(cfg Config, log *zap.Logger) (*Cluster, error) {
 		senders: map[string]*sender{},
 	}
 	c.idle = sync.NewCond(&c.mu)
-	c.facts.merge(cfg.Remember.Facts, time.Now())
+	if c.cfg.Now == nil {
+		c.cfg.Now = time.Now
+	}
+	c.facts.merge(cfg.Remember.Facts, c.cfg.Now())
 	if c.cfg.RejoinEvery == 0 {
 		c.cfg.RejoinEvery = 10 * time.Second
 	}
 	if cfg.Listen == "" && cfg.Transport == nil {
-		c.members[cfg.ID] = Member{ID: cfg.ID, Node: cfg.Node, Presence: Alive, Since: time.Now()}
+		c.members[cfg.ID] = Member{ID: cfg.ID, Node: cfg.Node, Presence: Alive, Since: c.cfg.Now()}
 		c.look()
 		return c, nil
 	}
@@ -197,7 +201,7 @@ func (c *Cluster) State() *State {
 func (c *Cluster) Memory() Memory {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m := Memory{Facts: c.facts.list(time.Now()), Peers: slices.Clone(c.cfg.Remember.Peers)}
+	m := Memory{Facts: c.facts.list(c.cfg.Now()), Peers: slices.Clone(c.cfg.Remember.Peers)}
 	for _, member := range c.members {
 		if member.ID != c.cfg.ID && !slices.Contains(m.Peers, member.Addr) {
 			m.Peers = append(m.Peers, member.Addr)
@@ -224,7 +228,7 @@ func (c *Cluster) Set(key string, value any) error {
 	if string(old.Value) == string(raw) && (known || raw == nil) {
 		return nil
 	}
-	c.facts.set(key, c.cfg.ID, raw, time.Now())
+	c.facts.set(key, c.cfg.ID, raw, c.cfg.Now())
 	c.unsent[key] = true
 	c.picture()
 	c.wake()
@@ -246,6 +250,9 @@ func (c *Cluster) Join(ctx context.Context) (int, error) {
 	for {
 		n, err := c.tryJoin()
 		if n > 0 || ctx.Err() != nil || len(c.unseen()) == 0 {
+			if n == 0 && err != nil {
+				c.log.Warn("no other proxy was found; they are looked for again and again", zap.Error(err))
+			}
 			return n, c.nameTaken()
 		}
 		c.log.Debug("no other proxy answers yet", zap.Error(err))

@@ -116,7 +116,7 @@ func (c *Cluster) look() {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := time.Now()
+	now := c.cfg.Now()
 	c.facts.forget(now)
 	for _, e := range events {
 		m, known := c.members[e.id]
@@ -124,6 +124,7 @@ func (c *Cluster) look() {
 		case !e.gone:
 			if !known || m.Presence != Alive {
 				m.Since = now
+				c.tellOurs(e.id)
 			}
 			c.members[e.id] = Member{ID: e.id, Node: e.node, Addr: e.addr, Presence: Alive, Since: m.Since, reach: e.reach}
 			c.replace(e.id)
@@ -158,11 +159,33 @@ func (c *Cluster) picture() {
 	}
 }
 
+// tellOurs has a member that was not there told all facts that are ours: it may
+// have joined somebody who does not know them. c.mu is held.
+func (c *Cluster) tellOurs(id string) {
+	if id == c.cfg.ID {
+		return
+	}
+	for key, f := range c.facts.all {
+		if f.Owner == c.cfg.ID {
+			c.senderTo(id).keys[key] = true
+		}
+	}
+}
+
 // sender brings facts to one member. One at a time, so that a member that is
 // slow to answer holds up nobody but itself.
 type sender struct {
 	keys map[string]bool
 	busy bool
+}
+
+func (c *Cluster) senderTo(id string) *sender {
+	s := c.senders[id]
+	if s == nil {
+		s = &sender{keys: map[string]bool{}}
+		c.senders[id] = s
+	}
+	return s
 }
 
 // sendFacts gives every member the facts that were set here since.
@@ -173,17 +196,12 @@ func (c *Cluster) sendFacts() {
 		if id == c.cfg.ID || m.Presence != Alive {
 			continue
 		}
-		s := c.senders[id]
-		if s == nil {
-			s = &sender{keys: map[string]bool{}}
-			c.senders[id] = s
-		}
+		s := c.senderTo(id)
 		maps.Copy(s.keys, c.unsent)
 		if len(s.keys) > 0 && !s.busy {
 			s.busy = true
-			to := m.reach
 			c.sending++
-			go c.send(&to, s) // joined by Flush
+			go c.send(id, s) // joined by Flush
 		}
 	}
 	clear(c.unsent)
@@ -191,10 +209,11 @@ func (c *Cluster) sendFacts() {
 
 // send brings a member its facts until there are none left. One that fails is
 // left to the next exchange of all facts.
-func (c *Cluster) send(to *memberlist.Node, s *sender) {
+func (c *Cluster) send(id string, s *sender) {
 	for {
 		c.mu.Lock()
-		if len(s.keys) == 0 {
+		m, known := c.members[id] // which may have come back at another address
+		if len(s.keys) == 0 || !known {
 			s.busy = false
 			if c.sending--; c.sending == 0 {
 				c.idle.Broadcast()
@@ -202,15 +221,15 @@ func (c *Cluster) send(to *memberlist.Node, s *sender) {
 			c.mu.Unlock()
 			return
 		}
-		out := c.facts.list(time.Now(), slices.Collect(maps.Keys(s.keys))...)
+		out := c.facts.list(c.cfg.Now(), slices.Collect(maps.Keys(s.keys))...)
 		clear(s.keys)
 		c.mu.Unlock()
 		b, err := json.Marshal(out)
 		if err == nil {
-			err = c.list.SendReliable(to, b)
+			err = c.list.SendReliable(&m.reach, b)
 		}
 		if err != nil {
-			c.log.Debug("facts did not reach a member", zap.String("to", to.Address()), zap.Error(err))
+			c.log.Debug("facts did not reach a member", zap.String("to", m.Addr), zap.Error(err))
 		}
 	}
 }
@@ -224,7 +243,7 @@ func (c *Cluster) take(b []byte) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.facts.merge(in, time.Now())) > 0 {
+	if len(c.facts.merge(in, c.cfg.Now())) > 0 {
 		c.picture()
 	}
 }
@@ -247,7 +266,7 @@ func (d *delegate) MergeRemoteState(b []byte, _ bool) { d.c.take(b) }
 func (d *delegate) LocalState(bool) []byte {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
-	b, err := json.Marshal(d.c.facts.list(time.Now()))
+	b, err := json.Marshal(d.c.facts.list(d.c.cfg.Now()))
 	if err != nil {
 		return []byte("[]")
 	}

@@ -84,7 +84,7 @@ policies:
 // channel opens a channel through proxy i.
 func (m *many) channel(i int) *amqp.Channel {
 	m.t.Helper()
-	conn, err := amqp.Dial(m.proxies[i].URL("guest", "guest", m.vhost))
+	conn, err := amqp.DialConfig(m.proxies[i].URL("guest", "guest", m.vhost), amqp.Config{Dial: m.proxies[i].Dial})
 	if err != nil {
 		m.t.Fatal(err)
 	}

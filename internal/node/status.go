@@ -63,9 +63,9 @@ func (n *Node) Members() []MemberStatus {
 		st := MemberStatus{Node: name, Gossip: m.addr, Broker: m.broker, Presence: "alive", Condition: m.condition, Version: m.version, Self: name == n.cfg.Name}
 		if m.presence != membership.Alive {
 			st.Presence = "lost"
-		}
-		if n.dead[name] {
-			st.Condition = BrokerDown
+			if n.dead[name] {
+				st.Condition = BrokerDown
+			}
 		}
 		all = append(all, st)
 	}

@@ -22,13 +22,16 @@ type member struct {
 
 // serves tells whether the shards of a node are in the tables: a node that is
 // silent keeps its own for the grace, so that a crash and a quick return move no
-// key, unless its broker is known to be down.
+// key, unless its broker is known to be down. Of one that is not silent, its own
+// word holds.
 func (m member) serves(now time.Time, grace time.Duration, brokerDown bool) bool {
 	switch {
-	case m.condition == BrokerDown || m.condition == Stopping || brokerDown:
+	case m.condition == BrokerDown || m.condition == Stopping:
 		return false
 	case m.presence == membership.Alive:
 		return true
+	case brokerDown:
+		return false
 	}
 	return now.Sub(m.since) < grace
 }

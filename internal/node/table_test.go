@@ -44,6 +44,7 @@ func TestServes(t *testing.T) {
 		"alive":                           {m: member{condition: Running}, want: true},
 		"alive, starting":                 {m: member{condition: Starting}, want: true},
 		"its broker is down":              {m: member{condition: BrokerDown}},
+		"alive again, its broker too":     {m: member{condition: Running}, brokerDown: true, want: true},
 		"stopping":                        {m: member{condition: Stopping}},
 		"lost a moment ago":               {m: member{condition: Running, presence: membership.Lost, since: short}, want: true},
 		"lost a moment ago with its node": {m: member{condition: Running, presence: membership.Lost, since: short}, brokerDown: true},

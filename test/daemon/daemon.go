@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"amqproxy/test/netns"
 )
 
 // startTimeout is how long a proxy may take until it accepts clients. It waits
@@ -53,6 +56,7 @@ type Proxy struct {
 	done  chan struct{} // closed when the process has ended
 	err   error         // what Wait said; read it after done
 	ready chan struct{}
+	space *netns.Space // where it runs; nil is here
 
 	mu    sync.Mutex
 	log   bytes.Buffer
@@ -99,6 +103,17 @@ func New(t testing.TB, yaml string) *Proxy {
 	return p
 }
 
+// Inside has the proxy run in a network namespace, from the next start on.
+func (p *Proxy) Inside(s *netns.Space) { p.space = s }
+
+// Dial connects as somebody on the host of the proxy.
+func (p *Proxy) Dial(network, addr string) (net.Conn, error) {
+	if p.space != nil {
+		return p.space.Dial(network, addr)
+	}
+	return net.Dial(network, addr)
+}
+
 // Replace replaces text in the configuration, for the next start.
 func (p *Proxy) Replace(old, new string) {
 	p.t.Helper()
@@ -125,7 +140,11 @@ func (p *Proxy) TryBoot() error {
 	if err != nil {
 		return err
 	}
-	p.cmd = exec.Command(binary, "run", "-c", p.file)
+	command := exec.Command
+	if p.space != nil {
+		command = p.space.Command
+	}
+	p.cmd = command(binary, "run", "-c", p.file)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
@@ -236,7 +255,7 @@ func (p *Proxy) Wait(timeout time.Duration) int {
 // Get reads a path of the admin listener.
 func (p *Proxy) Get(path string) (status int, body string) {
 	p.t.Helper()
-	client := http.Client{Timeout: 10 * time.Second}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{Dial: p.Dial, DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + p.Admin() + path)
 	if err != nil {
 		p.t.Fatal(err)
