@@ -177,6 +177,7 @@ func (n *Node) follow(name shard.Name, p placement) {
 	}
 	if s.fact.Born != "" && s.fact != p.fact && (s.fact.Born != p.fact.Born || s.fact.Destroyed) {
 		s.state, s.dueAt = Making, time.Time{}
+		s.whole, s.waitTill = false, n.patience()
 	}
 	s.fact, s.place = p.fact, p
 	if p.fact.Destroyed && s.state != Destroyed {
@@ -193,11 +194,14 @@ func (n *Node) publish(places map[shard.Name]placement) {
 		serves[node] = m.serves(now, n.cfg.LostGrace, n.dead[node])
 	}
 	tables := make(map[shard.Name]*shard.Table, len(places))
+	others := make(map[shard.Name]shard.Verdict, len(n.none)+len(n.changes))
 	for name, p := range places {
 		s := n.streams[name]
+		if !n.settle(s, now) {
+			others[name] = shard.Unknown
+		}
 		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), p.ready(serves), s.counters)
 	}
-	others := make(map[shard.Name]shard.Verdict, len(n.none)+len(n.changes))
 	for name, what := range n.none {
 		others[name] = what.verdict
 	}
@@ -232,13 +236,17 @@ func (n *Node) anyLost() bool {
 func (n *Node) expire(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := len(n.none)
+	expired := false
 	for name, what := range n.none {
 		if now.After(what.until) {
 			delete(n.none, name)
+			expired = true
 		}
 	}
-	if len(n.none) != before {
+	for _, s := range n.streams {
+		expired = expired || !s.whole && now.After(s.waitTill)
+	}
+	if expired {
 		n.republish()
 	}
 }

@@ -50,6 +50,8 @@ type stream struct {
 	dueAt    time.Time // when it is worked on next
 	working  bool      // Run has sent somebody
 	gone     bool      // it is no stream any more
+	whole    bool      // its table has had the shards of every node that runs: see settle
+	waitTill time.Time // for that, at most
 }
 
 // newStream is a stream that a policy makes of name.
@@ -59,7 +61,21 @@ func (n *Node) newStream(name shard.Name) *stream {
 	if err != nil { // declared elsewhere, where the node's name is shorter
 		n.log.Error("this node can't have shards of a stream", zap.Error(err))
 	}
-	return &stream{name: name, settings: settings, queues: queues, counters: &shard.Counters{}, state: Making, making: make(chan struct{}, 1), tries: &tries{}}
+	return &stream{name: name, settings: settings, queues: queues, counters: &shard.Counters{}, state: Making,
+		making: make(chan struct{}, 1), tries: &tries{}, waitTill: n.patience()}
+}
+
+// patience is until when a stream that is new here is held up. It ends before the
+// errand does that waits for it.
+func (n *Node) patience() time.Time { return time.Now().Add(n.cfg.DeclareTimeout * 3 / 4) }
+
+// settle tells whether a stream may be used. One that is new is held up, here too
+// when another node's client has declared it, until the shards of every node that
+// runs are known: word of them comes to each node at a time of its own, and a part
+// of them would put keys where they do not stay. n.mu is held.
+func (n *Node) settle(s *stream, now time.Time) bool {
+	s.whole = s.whole || s.fact.Destroyed || n.missing(s.name) == "" || now.After(s.waitTill)
+	return s.whole
 }
 
 // tries tells whether a try to make a stream began after somebody asked for one:
