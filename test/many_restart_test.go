@@ -88,7 +88,6 @@ func (m *many) onlyAt(stream string, keys int, tables ...map[string]string) {
 	if wrong > 0 || len(found) != keys {
 		m.t.Errorf("of %d keys in %d messages, %d have a shard that is not theirs; want %d keys", len(found), messages, wrong, keys)
 	}
-	m.t.Logf("%d messages", messages)
 }
 
 // lost waits until some proxies say that a node is silent.
@@ -113,6 +112,14 @@ func TestManyFirstMessages(t *testing.T) {
 	for i := range m.proxies {
 		declarers[i], publishers[i] = m.channel(i), m.channel(i)
 		streamConfirm(t, publishers[i])
+		closed := publishers[i].NotifyClose(make(chan *amqp.Error, 1))
+		t.Cleanup(func() {
+			select {
+			case err := <-closed:
+				t.Logf("the publisher at proxy %d was closed: %v", i, err)
+			default:
+			}
+		})
 	}
 	for s := range streams {
 		stream := fmt.Sprintf("shard.first-%d", s)
@@ -129,7 +136,7 @@ func TestManyFirstMessages(t *testing.T) {
 		}
 		for range publishers {
 			if err := <-failed; err != nil {
-				t.Fatal(err)
+				t.Fatalf("%s: %v", stream, err)
 			}
 		}
 		m.onlyAt(stream, keys, predict(stream, keys, m.plain(stream, 2, 0, 1, 2)))

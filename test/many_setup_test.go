@@ -138,6 +138,15 @@ func (m *many) channel(i int) *amqp.Channel {
 	return ch
 }
 
+// channels opens channels through the proxies in turn.
+func (m *many) channels(count int) (all []*amqp.Channel) {
+	m.t.Helper()
+	for i := range count {
+		all = append(all, m.channel(i%len(m.proxies)))
+	}
+	return all
+}
+
 // declare declares a stream through proxy i.
 func (m *many) declare(i int, stream string) {
 	m.t.Helper()
