@@ -24,10 +24,12 @@ type member struct {
 // key, unless its broker is known to be down.
 func (m member) serves(now time.Time, grace time.Duration, brokerDown bool) bool {
 	switch {
-	case m.condition == BrokerDown || m.condition == Stopping || brokerDown:
+	case m.condition == BrokerDown || m.condition == Stopping:
 		return false
 	case m.presence == membership.Alive:
 		return true
+	case brokerDown:
+		return false
 	}
 	return now.Sub(m.since) < grace
 }
