@@ -46,6 +46,7 @@ type Node struct {
 
 	snapshot atomic.Pointer[shard.Snapshot]
 	working  sync.WaitGroup // makers and healers that Run has started
+	silent   map[string]int // pings without an answer, by node; watchBrokers' own
 
 	mu        sync.Mutex
 	news      chan struct{} // closed when the Snapshot is replaced
@@ -71,8 +72,10 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		changes:   map[shard.Name]*change{},
 		seats:     map[seat]int{},
 		dead:      map[string]bool{},
+		silent:    map[string]int{},
 		condition: Starting,
 	}
+	n.firstPing()
 	n.tellCondition()
 	n.reconcile()
 	return n
