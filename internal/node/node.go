@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -116,6 +117,20 @@ func (n *Node) tellCondition() {
 	n.set(nodeKey(n.cfg.Name), nodeFact{ID: n.cfg.ID, Condition: n.condition, Broker: n.cfg.Broker})
 }
 
+// keepWord says again what holds for this node when the others had remembered
+// something else and it came to us: we may have started alone, without our state
+// file. Another proxy that claims our name is not argued with. n.mu is held.
+func (n *Node) keepWord() {
+	st := n.cluster.State()
+	f, known := read[nodeFact](st, nodeKey(n.cfg.Name))
+	twin := slices.ContainsFunc(st.Members, func(m membership.Member) bool {
+		return m.ID == f.ID && m.ID != n.cfg.ID && m.Presence == membership.Alive
+	})
+	if known && !twin {
+		n.tellCondition()
+	}
+}
+
 // set tells a fact.
 func (n *Node) set(key string, value any) {
 	if err := n.cluster.Set(key, value); err != nil {
@@ -153,6 +168,7 @@ func (n *Node) Run(ctx context.Context) {
 func (n *Node) reconcile() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.keepWord()
 	st := n.cluster.State() // under the lock: an older picture must not undo a newer one
 	n.members = membersOf(st, n.began)
 	places := placements(st, n.cfg.Rules, n.cfg.Name)
