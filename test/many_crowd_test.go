@@ -14,7 +14,7 @@ import (
 	"amqproxy/test/daemon"
 )
 
-// crowd is one publisher a proxy. Each sends all keys round and round, waits for
+// crowd is one publisher for each of some proxies. Each sends all keys round and round, waits for
 // the confirms of a round, and after a cut connects again and sends again what
 // was not confirmed.
 type crowd struct {
@@ -25,12 +25,13 @@ type crowd struct {
 	strange atomic.Pointer[string] // something that no restart explains
 }
 
-// startCrowd begins to publish keys through all proxies.
-func (m *many) startCrowd(stream string, keys int) *crowd {
+// startCrowd begins to publish keys through some proxies.
+func (m *many) startCrowd(stream string, keys int, through ...int) *crowd {
 	ctx, stop := context.WithCancel(context.Background())
 	c := &crowd{t: m.t, rounds: make([]atomic.Int64, len(m.proxies)), stop: stop}
-	for i, p := range m.proxies {
+	for _, i := range through {
 		c.joined.Go(func() {
+			p := m.proxies[i]
 			next := 0
 			for ctx.Err() == nil {
 				url := p.URL("guest", "guest", m.vhost)

@@ -53,9 +53,9 @@ func wantAt(t *testing.T, predicted, found map[string]string) {
 	}
 }
 
-// spread empties all shards of a stream, straight from a broker, and counts the
+// spread empties shards, straight from a broker, and counts the
 // messages of every key in every queue.
-func (m *many) spread(stream string, shards []shard.Shard) map[string]map[string]int {
+func (m *many) spread(shards []shard.Shard) map[string]map[string]int {
 	m.t.Helper()
 	conn, err := amqp.Dial(m.brokers[0].URL(m.vhost))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"amqproxy/shard"
 	"amqproxy/test/daemon"
 )
 
@@ -19,7 +20,7 @@ func TestManyRollingCrashes(t *testing.T) {
 	m := startMany(t, 2, "")
 	const stream = "shard.crashes"
 	m.declare(0, stream)
-	c := m.startCrowd(stream, crowdKeys)
+	c := m.startCrowd(stream, crowdKeys, 0, 1, 2)
 	c.another(0, 1, 2)
 	for i := range m.proxies {
 		others := slices.DeleteFunc([]int{0, 1, 2}, func(j int) bool { return j == i })
@@ -33,7 +34,7 @@ func TestManyRollingCrashes(t *testing.T) {
 	}
 	c.end()
 	all := m.plain(stream, 2, 0, 1, 2)
-	m.onlyAt(stream, crowdKeys, predict(stream, crowdKeys, all))
+	m.onlyAt(stream, crowdKeys, all, predict(stream, crowdKeys, all))
 }
 
 // TestManyRollingStops: the same with proxies that stop in order. By design the
@@ -43,7 +44,7 @@ func TestManyRollingStops(t *testing.T) {
 	m := startMany(t, 2, "")
 	const stream = "shard.stops"
 	m.declare(0, stream)
-	c := m.startCrowd(stream, crowdKeys)
+	c := m.startCrowd(stream, crowdKeys, 0, 1, 2)
 	c.another(0, 1, 2)
 	home := predict(stream, crowdKeys, m.plain(stream, 2, 0, 1, 2))
 	second := map[string]string{}
@@ -65,14 +66,14 @@ func TestManyRollingStops(t *testing.T) {
 	if len(second) != crowdKeys {
 		t.Fatalf("%d of %d keys have a second shard", len(second), crowdKeys)
 	}
-	m.onlyAt(stream, crowdKeys, home, second)
+	m.onlyAt(stream, crowdKeys, m.plain(stream, 2, 0, 1, 2), home, second)
 }
 
-// onlyAt checks that every key is stored, and in no other queues than those that
+// onlyAt checks that every key is stored, and in no other shards than those that
 // it has in one of these tables.
-func (m *many) onlyAt(stream string, keys int, tables ...map[string]string) {
+func (m *many) onlyAt(stream string, keys int, shards []shard.Shard, tables ...map[string]string) {
 	m.t.Helper()
-	found := m.spread(stream, m.plain(stream, 2, 0, 1, 2))
+	found := m.spread(shards)
 	wrong, messages := 0, 0
 	for k, queues := range found {
 		for q, n := range queues {
@@ -139,6 +140,7 @@ func TestManyFirstMessages(t *testing.T) {
 				t.Fatalf("%s: %v", stream, err)
 			}
 		}
-		m.onlyAt(stream, keys, predict(stream, keys, m.plain(stream, 2, 0, 1, 2)))
+		shards := m.plain(stream, 2, 0, 1, 2)
+		m.onlyAt(stream, keys, shards, predict(stream, keys, shards))
 	}
 }
