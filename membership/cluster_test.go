@@ -341,6 +341,32 @@ func TestWhoFallsSilentIsLost(t *testing.T) {
 	})
 }
 
+// TestNewMemberHearsFromEach: a member that joins through one that has missed a fact
+// hears it from who set it, and does not wait for the exchange of all facts.
+func TestNewMemberHearsFromEach(t *testing.T) {
+	n := newNetwork()
+	seldom := func(c *memberlist.Config) {
+		quick(c)
+		c.PushPullInterval = time.Hour
+	}
+	n.wires["late"] = n.join("late")
+	nodes := n.cluster(t, 2, seldom)
+	n.split(true, nodes[:1], nodes[1:])
+	nodes[0].Set("missed", 1)
+	nodes[0].Flush()
+	n.split(false, nodes[:1], nodes[1:])
+	late := n.start(t, "late", Config{Tune: seldom}, nodes[1])
+	if _, err := late.Join(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, func() error {
+		if value(late, "missed") != "1" {
+			return errors.New("the new member has not heard the fact")
+		}
+		return nil
+	})
+}
+
 func TestSecondProxyOfANodeIsRefused(t *testing.T) {
 	n := newNetwork()
 	n.wires["twin"] = n.join("twin")

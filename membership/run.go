@@ -124,6 +124,7 @@ func (c *Cluster) look() {
 		case !e.gone:
 			if !known || m.Presence != Alive {
 				m.Since = now
+				c.introduce(e.id)
 			}
 			c.members[e.id] = Member{ID: e.id, Node: e.node, Addr: e.addr, Presence: Alive, Since: m.Since, reach: e.reach}
 			c.replace(e.id)
@@ -133,6 +134,18 @@ func (c *Cluster) look() {
 		}
 	}
 	c.picture()
+}
+
+// introduce has a member that is new to us told all that we have set: what we set
+// before we heard of it went past it, and who it joined may not have had it yet.
+// c.mu is held.
+func (c *Cluster) introduce(id string) {
+	s := c.sender(id)
+	for key, f := range c.facts.all {
+		if f.Owner == c.cfg.ID {
+			s.keys[key] = true
+		}
+	}
 }
 
 // replace drops lost members whose node is there again under another identity.
@@ -165,6 +178,16 @@ type sender struct {
 	busy bool
 }
 
+// sender is the one for a member. c.mu is held.
+func (c *Cluster) sender(id string) *sender {
+	s := c.senders[id]
+	if s == nil {
+		s = &sender{keys: map[string]bool{}}
+		c.senders[id] = s
+	}
+	return s
+}
+
 // sendFacts gives every member the facts that were set here since.
 func (c *Cluster) sendFacts() {
 	c.mu.Lock()
@@ -173,11 +196,7 @@ func (c *Cluster) sendFacts() {
 		if id == c.cfg.ID || m.Presence != Alive {
 			continue
 		}
-		s := c.senders[id]
-		if s == nil {
-			s = &sender{keys: map[string]bool{}}
-			c.senders[id] = s
-		}
+		s := c.sender(id)
 		maps.Copy(s.keys, c.unsent)
 		if len(s.keys) > 0 && !s.busy {
 			s.busy = true
