@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"amqproxy/test/broker"
+	"amqproxy/test/daemon"
 )
 
 // TestManyNodeDies: a broker and its proxy die at the same moment. The others
@@ -91,13 +92,16 @@ func TestManyForgottenStop(t *testing.T) {
 	m.proxies[2].Boot()
 	m.boot(0, 1)
 	m.agree(stream, 3, 5*time.Second, m.proxies...)
-	for _, p := range m.proxies {
-		for _, member := range view[memberView](t, p, "members") {
-			if member.Condition != "running" {
-				t.Errorf("%s is %q", member.Node, member.Condition)
+	daemon.Eventually(t, 2*time.Second, func() error {
+		for i, p := range m.proxies {
+			for _, member := range view[memberView](t, p, "members") {
+				if member.Presence != "alive" || member.Condition != "running" {
+					return fmt.Errorf("to proxy %d, %s is %s and %s", i, member.Node, member.Presence, member.Condition)
+				}
 			}
 		}
-	}
+		return nil
+	})
 	m.publish(2, stream, 60, "x")
 	wantAt(t, predict(stream, 60, m.plain(stream, 1, 0, 1, 2)), m.where(stream))
 }

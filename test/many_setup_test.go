@@ -73,7 +73,7 @@ func newMany(t *testing.T, perNode int, extra string) *many {
 }
 
 // boot starts proxies side by side, since one that finds nobody looks for others
-// for seconds, and waits until they all know each other.
+// for seconds, and waits until they all know that the others run.
 func (m *many) boot(which ...int) {
 	m.t.Helper()
 	failed := make(chan error, len(which))
@@ -87,8 +87,14 @@ func (m *many) boot(which ...int) {
 	}
 	daemon.Eventually(m.t, 5*time.Second, func() error {
 		for _, i := range which {
-			if n := len(m.alive(i)); n < len(which) {
-				return fmt.Errorf("proxy %d knows %d of %d proxies", i, n, len(which))
+			running := 0
+			for _, member := range view[memberView](m.t, m.proxies[i], "members") {
+				if member.Presence == "alive" && member.Condition == "running" {
+					running++
+				}
+			}
+			if running < len(which) {
+				return fmt.Errorf("proxy %d knows %d of %d running proxies", i, running, len(which))
 			}
 		}
 		return nil
