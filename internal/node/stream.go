@@ -223,6 +223,12 @@ func (n *Node) heal(ctx context.Context, s *stream) {
 		return
 	}
 	defer unlock()
+	n.mu.Lock()
+	wanted := s.state == Ready && !s.gone // it may have been deleted while we waited
+	n.mu.Unlock()
+	if !wanted {
+		return
+	}
 	made, err := n.keeper.Heal(ctx, s.name, s.queues, s.settings.QueueArguments, s.settings.Local)
 	n.mu.Lock()
 	defer n.mu.Unlock()
