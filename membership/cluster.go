@@ -296,9 +296,11 @@ func (c *Cluster) unseen() []string {
 	return out
 }
 
+// nameTaken tells whether another proxy has our node name. One at our own address
+// is what we were before we lost our state file: the others have not noticed yet.
 func (c *Cluster) nameTaken() error {
 	for _, m := range c.State().Members {
-		if m.Node == c.cfg.Node && m.ID != c.cfg.ID && m.Presence == Alive {
+		if m.Node == c.cfg.Node && m.ID != c.cfg.ID && m.Presence == Alive && m.Addr != c.Addr() {
 			return fmt.Errorf("%w: '%s' is at %s", ErrNameTaken, m.Node, m.Addr)
 		}
 	}

@@ -13,9 +13,6 @@ import (
 	"amqproxy/test/netns"
 )
 
-// memberView is the part of the admin view of members that tests look at.
-type memberView struct{ Node, Presence string }
-
 // sees waits until a proxy knows so many nodes and sees exactly these alive.
 func sees(t *testing.T, p *daemon.Proxy, within time.Duration, known int, alive ...string) {
 	t.Helper()

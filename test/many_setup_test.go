@@ -50,6 +50,14 @@ func (l *lazyCluster) close() {
 // startMany starts the proxies, with perNode shards on each node.
 func startMany(t *testing.T, perNode int, extra string) *many {
 	t.Helper()
+	m := newMany(t, perNode, extra)
+	m.boot(0, 1, 2)
+	return m
+}
+
+// newMany is startMany without the start.
+func newMany(t *testing.T, perNode int, extra string) *many {
+	t.Helper()
 	nodes, err := threeBrokers.get()
 	if err != nil {
 		t.Fatal(err)
@@ -59,9 +67,49 @@ func startMany(t *testing.T, perNode int, extra string) *many {
 		m.gossip = append(m.gossip, broker.Address(t))
 	}
 	for i := range nodes {
-		m.proxies = append(m.proxies, daemon.Start(t, m.config(i, perNode)))
+		m.proxies = append(m.proxies, daemon.New(t, m.config(i, perNode)))
 	}
 	return m
+}
+
+// boot starts proxies side by side, since one that finds nobody looks for others
+// for seconds, and waits until they all know that the others run.
+func (m *many) boot(which ...int) {
+	m.t.Helper()
+	failed := make(chan error, len(which))
+	for _, i := range which {
+		go func() { failed <- m.proxies[i].TryBoot() }()
+	}
+	for range which {
+		if err := <-failed; err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	daemon.Eventually(m.t, 5*time.Second, func() error {
+		for _, i := range which {
+			running := 0
+			for _, member := range view[memberView](m.t, m.proxies[i], "members") {
+				if member.Presence == "alive" && member.Condition == "running" {
+					running++
+				}
+			}
+			if running < len(which) {
+				return fmt.Errorf("proxy %d knows %d of %d running proxies", i, running, len(which))
+			}
+		}
+		return nil
+	})
+}
+
+// alive are the nodes that proxy i says are alive.
+func (m *many) alive(i int) (nodes []string) {
+	m.t.Helper()
+	for _, member := range view[memberView](m.t, m.proxies[i], "members") {
+		if member.Presence == "alive" {
+			nodes = append(nodes, member.Node)
+		}
+	}
+	return nodes
 }
 
 func (m *many) config(i, perNode int) string {
@@ -96,6 +144,15 @@ func (m *many) channel(i int) *amqp.Channel {
 	return ch
 }
 
+// channels opens channels through the proxies in turn.
+func (m *many) channels(count int) (all []*amqp.Channel) {
+	m.t.Helper()
+	for i := range count {
+		all = append(all, m.channel(i%len(m.proxies)))
+	}
+	return all
+}
+
 // declare declares a stream through proxy i.
 func (m *many) declare(i int, stream string) {
 	m.t.Helper()
@@ -104,7 +161,11 @@ func (m *many) declare(i int, stream string) {
 	}
 }
 
-// streamView and shardView are the parts of the admin views that tests look at.
+// These are the parts of the admin views that tests look at.
+type memberView struct {
+	Node, Gossip, Broker, Presence, Condition string
+}
+
 type streamView struct {
 	Stream, State, Digest, Type string
 	Shards                      int

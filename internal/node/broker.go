@@ -24,31 +24,42 @@ const (
 func (n *Node) watchBrokers(ctx context.Context) {
 	tick := time.NewTicker(pingEvery)
 	defer tick.Stop()
-	silent := map[string]int{} // pings without an answer, by node
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		n.homeAnswers(ctx, answers(ctx, silent, n.cfg.Name, n.keeper.Broker()))
+		n.homeAnswers(ctx, n.answers(ctx, n.cfg.Name, n.keeper.Broker()))
 		for node, broker := range n.lostBrokers() {
-			n.lostAnswers(node, answers(ctx, silent, node, broker))
+			n.lostAnswers(node, n.answers(ctx, node, broker))
 		}
 		n.watchLeaders(ctx, time.Now())
 	}
 }
 
 // answers pings a broker and says whether it counts as up.
-func answers(ctx context.Context, silent map[string]int, node, broker string) bool {
+func (n *Node) answers(ctx context.Context, node, broker string) bool {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	if keeper.Ping(ctx, broker) == nil {
-		silent[node] = 0
+		n.silent[node] = 0
 	} else {
-		silent[node]++
+		n.silent[node]++
 	}
-	return silent[node] < pingsToFail
+	return n.silent[node] < pingsToFail
+}
+
+// firstPing looks for the broker before the others hear that this node is there:
+// they use the shards of one that starts, as if it had been away for a moment.
+func (n *Node) firstPing() {
+	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+	defer cancel()
+	if keeper.Ping(ctx, n.keeper.Broker()) != nil {
+		n.log.Warn("the broker does not answer: its shards are used when it does", zap.String("broker", n.keeper.Broker()))
+		n.silent[n.cfg.Name] = pingsToFail
+		n.condition = BrokerDown
+	}
 }
 
 // homeAnswers tells everybody when this node's broker goes and when it is back

@@ -234,7 +234,7 @@ func (n *Node) Learn(ctx context.Context, name shard.Name) error {
 		s, t := n.streams[name], n.Snapshot().Tables()[name]
 		// Nothing serves it yet, and something may within a moment.
 		coming := s != nil && (t == nil || len(t.Shards) == 0) && (s.state == Making || n.condition == BrokerDown || n.condition == Starting)
-		return n.changes[name] == nil && !coming
+		return n.changes[name] == nil && !coming && (s == nil || s.whole)
 	})
 	if err != nil {
 		return &shard.Refused{Code: preconditionFailed, Text: fmt.Sprintf("stream '%s' in vhost '%s' is still being made", name.Stream, name.VHost)}

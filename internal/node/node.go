@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,7 @@ type Node struct {
 
 	snapshot atomic.Pointer[shard.Snapshot]
 	working  sync.WaitGroup // makers and healers that Run has started
+	silent   map[string]int // pings without an answer, by node; watchBrokers' own
 
 	mu        sync.Mutex
 	news      chan struct{} // closed when the Snapshot is replaced
@@ -76,8 +78,10 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		quorum:    map[shard.Queue]*leader{},
 		answered:  map[shard.Name]map[string]string{},
 		dead:      map[string]bool{},
+		silent:    map[string]int{},
 		condition: Starting,
 	}
+	n.firstPing()
 	n.tellCondition()
 	n.reconcile()
 	return n
@@ -118,6 +122,20 @@ func (n *Node) tellCondition() {
 	n.set(nodeKey(n.cfg.Name), nodeFact{ID: n.cfg.ID, Condition: n.condition, Broker: n.cfg.Broker, Version: n.cfg.Version})
 }
 
+// keepWord says again what holds for this node when the others had remembered
+// something else and it came to us: we may have started alone, without our state
+// file. Another proxy that claims our name is not argued with. n.mu is held.
+func (n *Node) keepWord() {
+	st := n.cluster.State()
+	f, known := read[nodeFact](st, nodeKey(n.cfg.Name))
+	twin := slices.ContainsFunc(st.Members, func(m membership.Member) bool {
+		return m.ID == f.ID && m.ID != n.cfg.ID && m.Presence == membership.Alive
+	})
+	if known && !twin {
+		n.tellCondition()
+	}
+}
+
 // set tells a fact.
 func (n *Node) set(key string, value any) {
 	if err := n.cluster.Set(key, value); err != nil {
@@ -155,6 +173,7 @@ func (n *Node) Run(ctx context.Context) {
 func (n *Node) reconcile() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.keepWord()
 	st := n.cluster.State() // under the lock: an older picture must not undo a newer one
 	n.members = membersOf(st, n.began)
 	places := placements(st, n.cfg.Rules, n.cfg.Name)
@@ -184,6 +203,7 @@ func (n *Node) follow(name shard.Name, p placement) {
 	}
 	if s.fact.Born != "" && s.fact != p.fact && (s.fact.Born != p.fact.Born || s.fact.Destroyed) {
 		s.state, s.dueAt = Making, time.Time{}
+		s.whole, s.waitTill = false, n.patience()
 	}
 	s.fact, s.place = p.fact, p
 	switch {
@@ -205,15 +225,18 @@ func (n *Node) publish(places map[shard.Name]placement) {
 	tables := make(map[shard.Name]*shard.Table, len(places))
 	queues := map[shard.Queue]shard.Standing{}
 	n.closing = map[shard.Name]map[string]string{}
+	others := make(map[shard.Name]shard.Verdict, len(n.none)+len(n.changes))
 	for name, p := range places {
 		s := n.streams[name]
+		if !n.settle(s, now) {
+			others[name] = shard.Unknown
+		}
 		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(n.ready(name, p, serves), s.readable(n.cfg.Name)...), s.counters)
 		p.standing(name, queues)
 		if closing := p.closing(); len(closing) > 0 {
 			n.closing[name] = closing
 		}
 	}
-	others := make(map[shard.Name]shard.Verdict, len(n.none)+len(n.changes))
 	for name, what := range n.none {
 		others[name] = what.verdict
 	}
@@ -248,13 +271,17 @@ func (n *Node) anyLost() bool {
 func (n *Node) expire(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := len(n.none)
+	expired := false
 	for name, what := range n.none {
 		if now.After(what.until) {
 			delete(n.none, name)
+			expired = true
 		}
 	}
-	if len(n.none) != before {
+	for _, s := range n.streams {
+		expired = expired || !s.whole && now.After(s.waitTill)
+	}
+	if expired {
 		n.republish()
 	}
 }

@@ -54,11 +54,13 @@ type stream struct {
 	dueAt    time.Time // when it is worked on next
 	working  bool      // Run has sent somebody
 	gone     bool      // it is no stream any more
+	whole    bool      // its table has had the shards of every node that runs: see settle
+	waitTill time.Time // for that, at most
 }
 
 // newStream is a stream that a policy makes of name, or has made.
 func (n *Node) newStream(name shard.Name) *stream {
-	s := &stream{name: name, node: n.cfg.Name, counters: &shard.Counters{}, state: Making, making: make(chan struct{}, 1), tries: &tries{}}
+	s := &stream{name: name, node: n.cfg.Name, counters: &shard.Counters{}, state: Making, making: make(chan struct{}, 1), tries: &tries{}, waitTill: n.patience()}
 	var match bool
 	if s.settings, match = n.cfg.Rules.Match(name.VHost, name.Stream); !match {
 		s.settings, s.state = n.cfg.Rules.Ended(), Ended
@@ -71,6 +73,19 @@ func (n *Node) newStream(name shard.Name) *stream {
 		n.log.Error("this node can't have shards of a stream", zap.Error(err))
 	}
 	return s
+}
+
+// patience is until when a stream that is new here is held up. It ends before the
+// errand does that waits for it.
+func (n *Node) patience() time.Time { return time.Now().Add(n.cfg.DeclareTimeout * 3 / 4) }
+
+// settle tells whether a stream may be used. One that is new is held up, here too
+// when another node's client has declared it, until the shards of every node that
+// runs are known: word of them comes to each node at a time of its own, and a part
+// of them would put keys where they do not stay. n.mu is held.
+func (n *Node) settle(s *stream, now time.Time) bool {
+	s.whole = s.whole || s.fact.Destroyed || s.state == Ended || n.missing(s.name) == "" || now.After(s.waitTill)
+	return s.whole
 }
 
 // tries tells whether a try to make a stream began after somebody asked for one:
@@ -244,6 +259,12 @@ func (n *Node) heal(ctx context.Context, s *stream) {
 		return
 	}
 	defer unlock()
+	n.mu.Lock()
+	wanted := s.state == Ready && !s.gone // it may have been deleted while we waited
+	n.mu.Unlock()
+	if !wanted {
+		return
+	}
 	made, err := n.keeper.Heal(ctx, s.name, s.queues, s.settings.QueueArguments, s.settings.Local)
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -126,6 +126,14 @@ func (p *Proxy) Replace(old, new string) {
 	}
 }
 
+// Forget deletes the state directory, for the next start.
+func (p *Proxy) Forget() {
+	p.t.Helper()
+	if err := os.RemoveAll(filepath.Join(filepath.Dir(p.file), "state")); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // Boot starts the process (again) and waits until it accepts clients.
 func (p *Proxy) Boot() {
 	p.t.Helper()
