@@ -32,7 +32,7 @@ lint: ## formatting and go vet
 demo: rabbitmq build ## start a broker and a proxy, and see a stream work (Debian, as root)
 	$(GO) run ./test/demo -proxy bin/amqproxy
 
-bench: rabbitmq haproxy build ## measure amqproxy beside HAProxy, for half an hour; BENCH has flags (Debian, as root)
+bench: rabbitmq haproxy build ## measure amqproxy beside HAProxy, for twenty minutes; BENCH has flags (Debian, as root)
 	$(GO) build -o bin/bench ./test/bench
 	bin/bench -proxy bin/amqproxy -json bin/bench.json $(BENCH)
 

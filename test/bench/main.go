@@ -45,10 +45,10 @@ func serveSink() error {
 
 // options are the flags.
 type options struct {
-	proxy, json, svg, only string
-	rounds, threads, conns int
-	duration               time.Duration
-	short, list            bool
+	proxy, json, svg, only, paths string
+	rounds, threads, conns        int
+	duration                      time.Duration
+	short, list                   bool
 }
 
 func readOptions() options {
@@ -57,6 +57,7 @@ func readOptions() options {
 	flag.StringVar(&o.json, "json", "bin/bench.json", "where the figures go")
 	flag.StringVar(&o.svg, "svg", "", "the directory where the plots go; that of the figures if empty")
 	flag.StringVar(&o.only, "only", "", "a regular expression: only the scenarios that match")
+	flag.StringVar(&o.paths, "paths", "", "the same for paths: direct, haproxy, amqproxy or \"amqproxy, stream\"")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured; on RabbitMQ at least 9 times")
 	flag.IntVar(&o.threads, "threads", 1, "of each proxy (nbthread, GOMAXPROCS); 0 is what each does by itself")
 	flag.IntVar(&o.conns, "connections", 4, "how many publish or consume at once")
@@ -73,8 +74,12 @@ func run() (err error) {
 	if err != nil {
 		return err
 	}
+	paths, err := regexp.Compile(o.paths)
+	if err != nil {
+		return err
+	}
 	b := &bench{rounds: o.rounds, connections: o.conns, duration: o.duration, settle: 2 * time.Second, leakCycles: 100_000,
-		short: o.short, only: only, say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
+		short: o.short, only: only, paths: paths, say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
 	if o.short {
 		b.rounds, b.connections, b.duration, b.settle, b.leakCycles = 1, 1, 50*time.Millisecond, 100*time.Millisecond, 500
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -99,7 +100,7 @@ type bench struct {
 	settle      time.Duration // before memory is looked at
 	leakCycles  int64
 	short       bool
-	only        *regexp.Regexp
+	only, paths *regexp.Regexp
 	setup       *setup
 	figures     figures
 	say         func(format string, args ...any)
@@ -115,14 +116,15 @@ func (b *bench) chosen() []scenario {
 			}
 			s.connections = idleConnections(s.connections)
 		}
-		if b.only.MatchString(s.name()) {
+		s.paths = slices.DeleteFunc(slices.Clone(s.paths), func(path string) bool { return !b.paths.MatchString(path) })
+		if b.only.MatchString(s.name()) && len(s.paths) > 0 {
 			chosen = append(chosen, s)
 		}
 	}
 	return chosen
 }
 
-// rounds is in how many rounds a scenario is measured.
+// in is in how many rounds a scenario is measured.
 func (s scenario) in(b *bench) int {
 	switch {
 	case b.short:
