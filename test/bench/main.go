@@ -96,7 +96,7 @@ func run() (err error) {
 	return b.all(o, chosen)
 }
 
-// all starts what is needed, measures, and tells.
+// all starts what is needed, and measures and tells.
 func (b *bench) all(o options, chosen []scenario) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -109,9 +109,12 @@ func (b *bench) all(o options, chosen []scenario) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.setup.close()) }()
-	if err := b.run(ctx, chosen); err != nil {
-		return err
-	}
+	failed := b.run(ctx, chosen) // what was measured until then is told all the same
+	return errors.Join(failed, b.tell(o, chosen, began))
+}
+
+// tell prints and writes what was measured.
+func (b *bench) tell(o options, chosen []scenario, began time.Time) error {
 	r := b.report(began, o.threads, b.figures.judge(append(goals(), idleGoals(chosen)...)))
 	r.table(os.Stdout, chosen)
 	r.verdicts(os.Stdout)
