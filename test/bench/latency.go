@@ -41,6 +41,7 @@ func measureOneByOne(b *bench, s scenario, p path) (sample, error) {
 		return nil, err
 	}
 	defer c.Close()
+	c.SetDeadline(time.Now().Add(b.duration + patience))
 	var times []time.Duration
 	for i, until := 0, time.Now().Add(b.duration); time.Now().Before(until); i++ {
 		m := appendMessage(nil, p.exchange, key(i%p.keys), s.size)
