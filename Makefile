@@ -3,7 +3,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 20s
 
-.PHONY: build test test-fast e2e fuzz lint demo rabbitmq clients help
+.PHONY: build test test-fast e2e fuzz lint demo bench bench-micro rabbitmq haproxy clients help
 .DEFAULT_GOAL := help
 
 build: ## build bin/amqproxy
@@ -32,10 +32,20 @@ lint: ## formatting and go vet
 demo: rabbitmq build ## see a stream over three brokers lose and regain one (Debian, as root)
 	$(GO) run ./test/demo -proxy bin/amqproxy
 
+bench: rabbitmq haproxy build ## measure amqproxy beside HAProxy, for twenty minutes; BENCH has flags (Debian, as root)
+	$(GO) build -o bin/bench ./test/bench
+	bin/bench -proxy bin/amqproxy -json bin/bench.json $(BENCH)
+
+bench-micro: ## the Go benchmarks of the packages that every message goes through
+	$(GO) test -run '^$$' -bench . -benchmem ./frame ./shard ./intercept
+
 rabbitmq: # installs RabbitMQ if it is missing
 	@test/install rabbitmq-server
 
-clients: rabbitmq # installs the foreign clients that the tests drive, and what makes networks for them
+haproxy: # installs HAProxy if it is missing, to compare with
+	@test/install haproxy
+
+clients: rabbitmq haproxy # installs the foreign clients that the tests drive, and what makes networks for them
 	@test/install python3-pika nodejs npm iproute2
 
 help: ## list the targets

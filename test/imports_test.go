@@ -13,16 +13,17 @@ import (
 // imports is who may import whom, as the README's picture of the packages has it:
 // of our own packages, and of the libraries that have a place of their own.
 var imports = map[string][]string{
-	"frame":           {},
-	"shard":           {"xxhash"},
-	"intercept":       {"frame", "shard"},
-	"internal/keeper": {"frame", "shard", "amqp091-go"},
-	"internal/node":   {"shard", "membership", "internal/keeper", "zap"},
-	"membership":      {"memberlist", "zap"},
-	"internal/proxy":  {"frame", "shard", "intercept", "zap"},
-	"internal/config": {"shard"},
-	"internal/admin":  {"internal/node", "internal/proxy"},
-	"cmd/amqproxy":    {"internal/admin", "internal/config", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
+	"frame":               {},
+	"shard":               {"xxhash"},
+	"intercept":           {"frame", "shard"},
+	"internal/keeper":     {"frame", "shard", "amqp091-go"},
+	"internal/node":       {"shard", "membership", "internal/keeper", "zap"},
+	"membership":          {"memberlist", "zap"},
+	"internal/proxy":      {"frame", "shard", "intercept", "zap"},
+	"internal/config":     {"shard"},
+	"internal/admin":      {"internal/node", "internal/proxy"},
+	"internal/fakebroker": {"frame"},
+	"cmd/amqproxy":        {"internal/admin", "internal/config", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
 }
 
 // placed are the libraries that only some may import.
