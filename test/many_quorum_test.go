@@ -13,12 +13,11 @@ import (
 // no key moves; when too few brokers are left to lead them they leave, and they
 // return with their leaders.
 func TestManyQuorum(t *testing.T) {
-	m := startMany(t, 1, "")
+	m := newMany(t, 1, "")
 	for _, p := range m.proxies {
-		p.Stop(streamPatience)
 		p.Replace("{shards-per-node: 1}", "{shards-per-node: 1, queue-arguments: {x-queue-type: quorum}}")
-		p.Boot()
 	}
+	m.boot(0, 1, 2)
 	const stream = "shard.quorum"
 	m.declare(0, stream)
 	m.publish(0, stream, manyKeys, "before")

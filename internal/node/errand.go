@@ -186,14 +186,14 @@ func (n *Node) equivalent(name shard.Name, asked shard.Declared) error {
 	return nil
 }
 
-// missing is a node that runs and has no shards of the stream ready; "" if none.
+// missing is a node that runs or is about to, and has no shards of the stream ready; "" if none.
 func (n *Node) missing(name shard.Name) string {
 	s := n.streams[name]
 	if s == nil {
 		return ""
 	}
 	for node, m := range n.members {
-		if m.presence == membership.Alive && m.condition == Running && len(s.place.shards[node]) == 0 {
+		if m.presence == membership.Alive && (m.condition == Running || m.condition == Starting) && len(s.place.shards[node]) == 0 {
 			return node
 		}
 	}
