@@ -131,6 +131,12 @@ func (r *Reader) Release() {
 	}
 }
 
+// Drop gives the buffer back with what is left in it.
+func (r *Reader) Drop() {
+	r.r = r.w
+	r.replace(nil)
+}
+
 // replace moves what is held into buf and gives the old buffer back.
 func (r *Reader) replace(buf []byte) {
 	r.w = copy(buf, r.buf[r.r:r.w])

@@ -239,7 +239,7 @@ func (c *Conn) closingFromClient(ch *channel, f frame.Frame, out *Out) {
 			out.Home.view(f)
 		}
 		if m == frame.ChannelClose {
-			c.owed[ch.number]++
+			c.owes(ch)
 		}
 		if m == frame.ChannelCloseOk { // the number is free, whatever is still due
 			c.remove(ch, out)
@@ -278,6 +278,14 @@ func (c *Conn) closeFromHome(ch *channel, f frame.Frame, out *Out) {
 		out.Client.own(frame.AppendChannelClose(nil, ch.number, ch.fault))
 		ch.state = chTold
 	}
+}
+
+// owes notes that a close of the client's went up.
+func (c *Conn) owes(ch *channel) {
+	if c.owed == nil {
+		c.owed = map[uint16]int{}
+	}
+	c.owed[ch.number]++
 }
 
 // closeOkOwed takes a close-ok of the broker's and tells whether it answers a close

@@ -75,7 +75,7 @@ type Config struct {
 func New(cfg Config, snap *shard.Snapshot, total *shard.Counters) *Conn {
 	return &Conn{
 		vhost: cfg.VHost, frameMax: cfg.FrameMax, channelMax: cfg.ChannelMax, hearsCancel: cfg.HearsCancel, snap: snap, rnd: cfg.Seed,
-		names: map[string]name{}, owed: map[uint16]int{}, holds: map[string]int{}, tally: tally{total: total},
+		tally: tally{total: total},
 	}
 }
 
@@ -115,6 +115,9 @@ func (c *Conn) find(b []byte) (*shard.Table, shard.Verdict) {
 		clear(c.names)
 	}
 	t, v := c.snap.Find(c.vhost, string(b))
+	if c.names == nil { // the maps of a session that needs none would be half its memory
+		c.names = map[string]name{}
+	}
 	c.names[string(b)] = name{t, v}
 	return t, v
 }
@@ -228,7 +231,7 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 		c.forward(ch, f, out)
 	case frame.ChannelClose:
 		ch.state = chClientCloses
-		c.owed[ch.number]++
+		c.owes(ch)
 		out.Home.view(f)
 	default:
 		c.forward(ch, f, out)

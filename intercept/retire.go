@@ -82,6 +82,9 @@ func (c *Conn) unwatch(ch *channel, out *Out) {
 // holdShard counts a delivery that is or may be unacknowledged, freeShard one that
 // is no more.
 func (c *Conn) holdShard(queue string, out *Out) {
+	if c.holds == nil {
+		c.holds = map[string]int{}
+	}
 	if c.holds[queue]++; c.holds[queue] == 1 {
 		out.Held = append(out.Held, queue)
 	}

@@ -150,7 +150,7 @@ func (se *session) close() {
 		se.core.End(&out)
 		se.giveBack(&out)
 	}
-	se.log.Info("session ended", zap.String("by", se.endedBy), zap.String("why", se.why),
+	se.server.log.Info("session ended", zap.Stringer("client", se.client.conn.RemoteAddr()), zap.String("by", se.endedBy), zap.String("why", se.why),
 		zap.String("user", se.handshake.login.User), zap.String("vhost", se.handshake.vhost),
 		zap.Duration("after", time.Since(se.started).Round(time.Millisecond)),
 		zap.Uint64("bytes_in", se.bytes.fromClient), zap.Uint64("bytes_out", se.bytes.toClient))

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"go.uber.org/zap"
-
 	"amqproxy/frame"
 	"amqproxy/intercept"
 )
@@ -28,7 +26,6 @@ const (
 type session struct {
 	server  *Server
 	started time.Time
-	log     *zap.Logger
 	errands sync.WaitGroup // errands and writers
 	ctx     context.Context
 	end     context.CancelFunc
@@ -52,7 +49,6 @@ func newSession(s *Server, conn net.Conn) (*session, error) {
 		return nil, err
 	}
 	se := &session{server: s, client: client, started: time.Now()}
-	se.log = s.log.With(zap.Stringer("client", conn.RemoteAddr()))
 	se.room = sync.NewCond(&se.mu)
 	se.ctx, se.end = context.WithCancel(context.Background())
 	se.handshake = newHandshake(se)
@@ -68,19 +64,33 @@ func (se *session) run() {
 		return
 	}
 	var reading sync.WaitGroup
-	if home, err := se.dial(deadline); err != nil {
+	dialled := make(chan struct{})
+	se.errands.Go(func() { // for as long as it dials: readers have small stacks
+		defer close(dialled)
+		if home := se.connect(deadline); home != nil {
+			reading.Go(func() { se.read(home) })
+		}
+	})
+	<-dialled
+	se.read(se.client)
+	reading.Wait()
+}
+
+// connect makes the home link; if the broker can't be reached the client is told,
+// and it gives nil.
+func (se *session) connect(deadline time.Time) *side {
+	home, err := se.dial(deadline)
+	if err != nil {
 		se.note("broker", err.Error())
 		se.handshake.refuse(&frame.ConnError{Code: frame.ConnectionForced,
 			Text: fmt.Sprintf("broker %s can't be reached", se.server.cfg.Broker)})
-	} else {
-		se.mu.Lock()
-		se.home = home
-		se.handshake.awaits = "broker"
-		se.mu.Unlock()
-		reading.Go(func() { se.read(home) })
+		return nil
 	}
-	se.read(se.client)
-	reading.Wait()
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	se.home = home
+	se.handshake.awaits = "broker"
+	return home
 }
 
 // greeted reads the protocol header. RabbitMQ takes three old ones for the same
@@ -134,14 +144,15 @@ func (se *session) read(from *side) {
 		done, err := se.batch(from, &out) // what came with the protocol header, at first
 		out.Reset()
 		if err != nil {
+			from.reader.Drop()
 			from.discard(lingerTime) // so that it can hear why before the socket closes
 		}
-		if done || err != nil {
-			se.ended(from, err)
-			return
+		n := 0
+		if !done && err == nil {
+			n, err = from.fill()
 		}
-		n, err := from.fill()
-		if err != nil {
+		if done || err != nil {
+			from.reader.Drop()
 			se.ended(from, err)
 			return
 		}
