@@ -71,7 +71,7 @@ func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
 	switch {
 	case table.Random() || p.toQueue:
 		p.keyHash = c.random()
-	case table.HashOn().Source == shard.HashRoutingKey:
+	case table.ByRoutingKey():
 		p.keyHash = shard.KeyHash(key)
 	}
 }

@@ -65,7 +65,7 @@ func (ch *channel) likeLast(exchange []byte, snap *shard.Snapshot) bool {
 
 // publishWhole sends message b to its shard; false if it is not plain enough.
 func (c *Conn) publishWhole(ch *channel, t *shard.Table, key, b []byte, method, head int, out *Out) bool {
-	if t.HashOn().Source != shard.HashRoutingKey || t.Random() || len(t.Shards) == 0 {
+	if !t.ByRoutingKey() || len(t.Shards) == 0 {
 		return false
 	}
 	f := frame.Frame(b[method : method+head])

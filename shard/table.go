@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,7 @@ type Table struct {
 	Counters *Counters
 
 	random  bool
+	byKey   bool // see ByRoutingKey
 	equal   bool // all weights are the same
 	seeds   []uint64
 	entries [][]byte // see BCC
@@ -53,6 +55,7 @@ func NewTable(vhost, stream string, s *Settings, d Declared, shards []Shard, c *
 		random: d.Type == "x-random",
 		equal:  true,
 	}
+	t.byKey = !t.random && t.HashOn().Source == HashRoutingKey
 	for _, sh := range slices.SortedFunc(slices.Values(shards), func(a, b Shard) int { return cmp.Compare(a.Queue, b.Queue) }) {
 		if sh.Local {
 			t.sources = append(t.sources, sh.Queue)
@@ -79,13 +82,15 @@ func (t *Table) Pick(keyHash uint64) int {
 	if !t.equal {
 		return t.pickWeighted(keyHash)
 	}
-	best, top := -1, uint64(0)
+	best, top := uint64(0), uint64(0)
 	for i, s := range t.seeds {
-		if u := mix(keyHash ^ s); best < 0 || u > top {
-			best, top = i, u
-		}
+		u := mix(keyHash ^ s)
+		// Without a branch, for no processor can foresee which shard is the best.
+		_, higher := bits.Sub64(top, u, 0)
+		best ^= (best ^ uint64(i)) & -higher
+		top = max(top, u)
 	}
-	return best
+	return min(int(best), len(t.seeds)-1)
 }
 
 // pickWeighted compares log/weight by cross multiplication: 38 bits by 20 fit.
@@ -110,8 +115,10 @@ func (t *Table) BCC(i int) []byte { return t.entries[i] }
 // ones among them. Not to be changed.
 func (t *Table) Sources() []string { return t.sources }
 
-// Random tells that messages go anywhere, by no key.
-func (t *Table) Random() bool { return t.random }
+// Random tells that messages go anywhere, by no key; ByRoutingKey that it is the
+// routing key which they go by.
+func (t *Table) Random() bool       { return t.random }
+func (t *Table) ByRoutingKey() bool { return t.byKey }
 
 // HashOn is what the stream hashes on: the definition's word, or else that of
 // the first declare, or else the routing key.
