@@ -130,7 +130,7 @@ func (c *Conn) release(ch *channel, out *Out) {
 		ch.holds = ""
 	}
 	for _, k := range ch.consumers {
-		k.leaves(out)
+		c.leaves(k, out)
 	}
 	ch.consumers = nil
 	c.unwatch(ch, out)

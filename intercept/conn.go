@@ -33,7 +33,7 @@ type Conn struct {
 	open     int
 	failing  int            // channels whose close waits for confirms
 	watching int            // channels that have a watch
-	holds    map[string]int // deliveries that are not acknowledged, by watched queue
+	holds    map[string]int // deliveries that are not acknowledged, and consumers by name, by watched queue
 	owed     map[uint16]int // close-oks of the broker's for closes of the client's, by number
 
 	phase    phase
@@ -271,6 +271,7 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		c.acknowledged(ch, f, out)
 	case frame.BasicCancel, frame.BasicCancelOk:
 		if m == frame.BasicCancelOk && c.hasLeft(ch, f, out) {
+			c.replied(ch, m, out)
 			return
 		}
 		c.consumerEnded(ch, f, out)
