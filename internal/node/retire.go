@@ -142,8 +142,9 @@ func (n *Node) drain(ctx context.Context, s *stream) {
 	defer n.mu.Unlock()
 	if err != nil {
 		n.log.Warn("retired shards can't be looked after", zap.String("stream", s.name.Stream), zap.String("vhost", s.name.VHost), zap.Error(err))
-		s.dueAt = time.Now().Add(retryMax)
-	} else if s.state == Ended {
+		s.drainAt = time.Now().Add(retryMax) // the others are healed meanwhile
+	}
+	if s.state == Ended {
 		s.dueAt = time.Now().Add(n.healPause())
 	}
 }
@@ -164,6 +165,9 @@ func (n *Node) drainAll(ctx context.Context, s *stream, queues, unbind []string)
 func (n *Node) retired(s *stream) (all, unbind []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if time.Now().Before(s.drainAt) {
+		return nil, nil
+	}
 	for _, r := range s.retired {
 		all = append(all, r.queue)
 		if !r.unbound && time.Since(r.since) > unbindAfter {

@@ -52,6 +52,7 @@ type stream struct {
 	differs  []string
 	failures int
 	dueAt    time.Time // when it is worked on next
+	drainAt  time.Time // when its retired shards are, at the earliest
 	working  bool      // Run has sent somebody
 	gone     bool      // it is no stream any more
 }
