@@ -3,8 +3,8 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -51,35 +51,27 @@ func (s *stream) readable(node string) (all []shard.Shard) {
 	return all
 }
 
-// standing tells what the queues of a stream are as shards.
-func (p placement) standing(name shard.Name, queues map[shard.Queue]shard.Standing) {
-	for _, shards := range p.shards {
-		for _, sh := range shards {
-			queues[shard.Queue{VHost: name.VHost, Name: sh.Queue}] = shard.InUse
+// standings tells what queues are as shards, and which of them close: of all streams,
+// for a client may read any queue by its name.
+func (told said) standings() (queues map[shard.Queue]shard.Standing, closing map[shard.Name]map[string]string) {
+	queues, closing = map[shard.Queue]shard.Standing{}, map[shard.Name]map[string]string{}
+	for at, f := range told {
+		for _, sh := range f.Shards {
+			queues[shard.Queue{VHost: at.stream.VHost, Name: sh.Queue}] = shard.InUse
 		}
-	}
-	for _, retired := range p.retired {
-		for _, r := range retired {
-			standing := shard.Retired
-			if r.Closing != "" {
-				standing = shard.Closing
+		for _, r := range f.Retired {
+			q := shard.Queue{VHost: at.stream.VHost, Name: r.Queue}
+			if queues[q] = shard.Retired; r.Closing == "" {
+				continue
 			}
-			queues[shard.Queue{VHost: name.VHost, Name: r.Queue}] = standing
-		}
-	}
-}
-
-// closing are the shards of all nodes that close.
-func (p placement) closing() map[string]string {
-	closing := map[string]string{}
-	for _, retired := range p.retired {
-		for _, r := range retired {
-			if r.Closing != "" {
-				closing[r.Queue] = r.Closing
+			queues[q] = shard.Closing
+			if closing[at.stream] == nil {
+				closing[at.stream] = map[string]string{}
 			}
+			closing[at.stream][r.Queue] = r.Closing
 		}
 	}
-	return closing
+	return queues, closing
 }
 
 // retire compares what this node has told of its shards with what its configuration
@@ -133,11 +125,9 @@ func (n *Node) drain(ctx context.Context, s *stream) {
 		return
 	}
 	defer unlock()
-	queues, unbind := n.retired(s)
-	if len(queues) == 0 {
-		return
+	if queues, unbind := n.retired(s); len(queues) > 0 {
+		err = n.drainAll(ctx, s, queues, unbind)
 	}
-	err = n.drainAll(ctx, s, queues, unbind)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err != nil {
@@ -161,7 +151,8 @@ func (n *Node) drainAll(ctx context.Context, s *stream, queues, unbind []string)
 	return n.bury(ctx, s)
 }
 
-// retired are the queues of the retired shards, and those that it is time to unbind.
+// retired are the queues of the retired shards, if it is their time, and those that
+// are to be unbound.
 func (n *Node) retired(s *stream) (all, unbind []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -271,7 +262,7 @@ func (n *Node) dropRetired(s *stream, queue string) {
 	if s.state != Ended || len(s.retired) > 0 {
 		return
 	}
-	n.set(shardsKey(s.name, n.cfg.Name), nil)
+	n.withdraw(s.name)
 	st := n.cluster.State()
 	for key := range st.Facts {
 		if kind, name, _, ok := parseKey(key); ok && kind == "shards" && name == s.name {
@@ -297,32 +288,41 @@ func (n *Node) Free(vhost, queue string) {
 	less(n.holds, shard.Queue{VHost: vhost, Name: queue})
 }
 
-// Used says that no session goes by a Snapshot older than snap any more, and tells
-// which of the shards that close have nothing to do with sessions of this node: if
-// snap is still the newest, none will have either.
-func (n *Node) Used(snap *shard.Snapshot) {
+// Walk begins a walk over the sessions that has each go by the Snapshot of now or a
+// newer one, and done ends it. Then this node tells of which shards that close none of
+// its sessions has anything. Those that have closed meanwhile are for the next walk:
+// a session may go by a Snapshot in which they were open.
+func (n *Node) Walk() (done func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if snap != n.snapshot.Load() {
-		return
-	}
-	for name := range n.answered {
-		if n.closing[name] == nil {
-			delete(n.answered, name)
-			n.set(holdsKey(name, n.cfg.Name), nil)
-		}
-	}
+	began := n.closing
+	return func() { n.walked(began) }
+}
+
+func (n *Node) walked(began map[shard.Name]map[string]string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for name, closing := range n.closing {
 		f := holdsFact{Free: map[string]string{}}
 		for queue, time := range closing {
 			at := shard.Queue{VHost: name.VHost, Name: queue}
-			if n.seats[at] == 0 && n.holds[at] == 0 {
+			if began[name][queue] == time && n.seats[at] == 0 && n.holds[at] == 0 {
 				f.Free[queue] = time
 			}
 		}
-		if !maps.Equal(f.Free, n.answered[name]) {
-			n.answered[name] = f.Free
-			n.set(holdsKey(name, n.cfg.Name), f)
+		n.set(holdsKey(name, n.cfg.Name), f)
+	}
+}
+
+// forgetHolds takes back what this node has said of streams none of whose shards
+// closes any more. n.mu is held.
+func (n *Node) forgetHolds(st *membership.State) {
+	for key := range st.Facts {
+		if !strings.HasPrefix(key, "holds/") {
+			continue
+		}
+		if _, name, node, ok := parseKey(key); ok && node == n.cfg.Name && n.closing[name] == nil {
+			n.set(key, nil)
 		}
 	}
 }
