@@ -196,7 +196,8 @@ func noLocalShard(m frame.Method, stream, vhost string) *frame.ChannelError {
 }
 
 // nextShard asks the next shard in rotation for a message; false when there is
-// none left. One that closes has none.
+// none left. One that closes has none, by its own name neither: its node may have
+// been told already that nothing of it is held here.
 func (c *Conn) nextShard(ch *channel, out *Out) bool {
 	g := &ch.wait.get
 	for g.left > 0 {
@@ -205,9 +206,9 @@ func (c *Conn) nextShard(ch *channel, out *Out) bool {
 		queue := g.queues[g.at]
 		if g.stream != "" {
 			ch.nextGet = g.at
-			if c.snap.Standing(c.vhost, queue) == shard.Closing {
-				continue
-			}
+		}
+		if c.snap.Standing(c.vhost, queue) == shard.Closing {
+			continue
 		}
 		if !g.noAck && c.mayGo(queue, g.stream) {
 			g.holds = queue
