@@ -15,9 +15,10 @@ import (
 )
 
 // A shard retires when this node's configuration does not want it any more. It
-// leaves every table at once, is unbound when all have heard that, and is read
-// through its stream until it is empty. To delete it then is safe only while nobody
-// holds a delivery of it that is not acknowledged, which the broker does not tell:
+// leaves every table at once, and is read through its stream until it is empty. It
+// stays bound: who has not heard of it yet may send it messages still. To delete it
+// is safe only when all have heard, and while nobody holds a delivery of it that is
+// not acknowledged, which the broker does not tell:
 //
 //	retired   it was counted empty twice                                   ─► closing
 //	closing   every proxy moves its consumers away, and says in a holdsFact when
@@ -25,20 +26,14 @@ import (
 //	free      it is still empty and without consumers, twice               ─► deleted
 //	closing, free   a message came back                                    ─► retired
 
-// unbindAfter is how long the other proxies have to hear that a shard has left
-// their tables, before its binding goes too: what they send it after that is lost.
-const unbindAfter = 2 * time.Second
-
 // emptyTwice is how often in a row a shard has to be seen empty.
 const emptyTwice = 2
 
 // retiree is a retired shard of this node. Guarded by Node.mu.
 type retiree struct {
 	queue   string
-	closing string    // see retiredFact
-	since   time.Time // when it left our table
-	unbound bool
-	empty   int // how often in a row it was seen empty
+	closing string // see retiredFact
+	empty   int    // how often in a row it was seen empty
 }
 
 // readable are the retired shards that are read through the stream.
@@ -109,7 +104,7 @@ func (n *Node) addRetired(s *stream, queues []string) {
 			continue
 		}
 		n.log.Info("a shard is retired: it takes no messages and is read until it is empty", zap.String("queue", q), zap.String("vhost", s.name.VHost))
-		s.retired = append(s.retired, &retiree{queue: q, since: time.Now()})
+		s.retired = append(s.retired, &retiree{queue: q})
 	}
 }
 
@@ -125,8 +120,8 @@ func (n *Node) drain(ctx context.Context, s *stream) {
 		return
 	}
 	defer unlock()
-	if queues, unbind := n.retired(s); len(queues) > 0 {
-		err = n.drainAll(ctx, s, queues, unbind)
+	if queues := n.retired(s); len(queues) > 0 {
+		err = n.drainAll(ctx, s, queues)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -139,37 +134,30 @@ func (n *Node) drain(ctx context.Context, s *stream) {
 	}
 }
 
-func (n *Node) drainAll(ctx context.Context, s *stream, queues, unbind []string) error {
-	if err := n.keeper.Unbind(ctx, s.name, unbind, s.settings.Local); err != nil {
-		return err
-	}
+func (n *Node) drainAll(ctx context.Context, s *stream, queues []string) error {
 	counts, err := n.keeper.Count(ctx, s.name.VHost, queues, s.settings.Local)
 	if err != nil {
 		return err
 	}
-	n.look(s, unbind, queues, counts)
+	n.look(s, queues, counts)
 	return n.bury(ctx, s)
 }
 
-// retired are the queues of the retired shards, if it is their time, and those that
-// are to be unbound.
-func (n *Node) retired(s *stream) (all, unbind []string) {
+// retired are the queues of the retired shards, if it is their time.
+func (n *Node) retired(s *stream) (all []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if time.Now().Before(s.drainAt) {
-		return nil, nil
+		return nil
 	}
 	for _, r := range s.retired {
 		all = append(all, r.queue)
-		if !r.unbound && time.Since(r.since) > unbindAfter {
-			unbind = append(unbind, r.queue)
-		}
 	}
-	return all, unbind
+	return all
 }
 
 // look takes in what the broker says of retired shards.
-func (n *Node) look(s *stream, unbound, queues []string, counts []keeper.Counts) {
+func (n *Node) look(s *stream, queues []string, counts []keeper.Counts) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changed := false
@@ -179,14 +167,13 @@ func (n *Node) look(s *stream, unbound, queues []string, counts []keeper.Counts)
 			continue // it has retired meanwhile
 		}
 		c := counts[at]
-		r.unbound = r.unbound || slices.Contains(unbound, r.queue)
 		was := r.closing
 		switch {
 		case c.Gone:
 			r.queue = ""
 		case c.Missing: // its node is down
 			r.empty = 0
-		case c.Messages > 0 || !r.unbound || n.holds[shard.Queue{VHost: s.name.VHost, Name: r.queue}] > 0:
+		case c.Messages > 0 || n.holds[shard.Queue{VHost: s.name.VHost, Name: r.queue}] > 0:
 			r.empty, r.closing = 0, ""
 		case r.closing != "" && (c.Consumers > 0 || !n.free(s, r)):
 			r.empty = 0

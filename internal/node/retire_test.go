@@ -85,7 +85,7 @@ func TestRetire(t *testing.T) {
 // seen lets the node look at the shard that retires, with what the broker says of it.
 func (n *Node) seen(s *stream, c keeper.Counts) *retiree {
 	r := s.retired[0]
-	n.look(s, nil, []string{r.queue}, []keeper.Counts{c})
+	n.look(s, []string{r.queue}, []keeper.Counts{c})
 	n.reconcile()
 	return r
 }
@@ -106,8 +106,7 @@ func TestLook(t *testing.T) {
 		closing bool
 		empty   int
 	}{
-		{"it is bound still", func() {}, empty, false, 0},
-		{"empty once", func() { r.unbound = true }, empty, false, 1},
+		{"empty once", func() {}, empty, false, 1},
 		{"its node is down", func() {}, keeper.Counts{Missing: true}, false, 0},
 		{"empty once more", func() {}, empty, false, 1},
 		{"messages", func() {}, keeper.Counts{Messages: 1}, false, 0},
@@ -244,11 +243,8 @@ func TestWalk(t *testing.T) {
 func TestRetiredPause(t *testing.T) {
 	n, s := fewer(t, nil)
 	due := s.dueAt
-	if err := n.keeper.Unbind(t.Context(), drained, []string{"q"}, s.settings.Local); err == nil {
-		t.Fatal("there is a broker")
-	}
-	n.drain(t.Context(), s)
-	if all, _ := n.retired(s); len(all) > 0 || time.Until(s.drainAt) < retryMax/2 || !s.dueAt.Equal(due) {
+	n.drain(t.Context(), s) // there is no broker
+	if all := n.retired(s); len(all) > 0 || time.Until(s.drainAt) < retryMax/2 || !s.dueAt.Equal(due) {
 		t.Errorf("%v are due, the next time is in %s", all, time.Until(s.drainAt))
 	}
 }
