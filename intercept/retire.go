@@ -30,7 +30,7 @@ type unacked struct {
 type move struct {
 	tag    string
 	stage  stage
-	serial uint32 // of the errand
+	serial uint32 // of the errand; 0 if it failed, and is to be tried again
 	queue  string // where it goes
 }
 
@@ -150,8 +150,11 @@ func (c *Conn) leaveClosing(ch *channel, out *Out) {
 		return
 	}
 	for at := len(ch.watch.moves) - 1; at >= 0; at-- {
-		if ch.watch.moves[at].stage == placed {
+		switch m := ch.watch.moves[at]; {
+		case m.stage == placed:
 			c.consumeAgain(ch, at, out)
+		case m.stage == asking && m.serial == 0:
+			c.pick(ch, at, out)
 		}
 	}
 	var tags []string
@@ -207,14 +210,19 @@ func (c *Conn) hasLeft(ch *channel, f frame.Frame, out *Out) bool {
 		return true
 	}
 	c.leaves(k, out)
-	stream := k.stream
 	k.queue = ""
 	ch.consumers[tag] = k
+	c.pick(ch, at, out)
+	return true
+}
+
+// pick asks the node for another shard.
+func (c *Conn) pick(ch *channel, at int, out *Out) {
 	c.serial++
 	m := &ch.watch.moves[at]
 	m.stage, m.serial = asking, c.serial
-	out.Errands = append(out.Errands, Errand{Kind: Pick, Channel: ch.number, Serial: c.serial, Stream: shard.Name{VHost: c.vhost, Stream: stream}})
-	return true
+	stream := shard.Name{VHost: c.vhost, Stream: ch.consumers[m.tag].stream}
+	out.Errands = append(out.Errands, Errand{Kind: Pick, Channel: ch.number, Serial: c.serial, Stream: stream})
 }
 
 // hasPlace takes the node's answer for a consumer that moves; false if the errand
@@ -224,11 +232,15 @@ func (c *Conn) hasPlace(ch *channel, a Answer, out *Out) bool {
 	if at < 0 {
 		return false
 	}
-	if a.Err != nil {
+	m := &ch.watch.moves[at]
+	switch {
+	case a.Err != nil && a.Err.Code == frame.ResourceError: // nobody has said no
+		m.serial = 0
+		return true
+	case a.Err != nil:
 		c.consumerLost(ch, at, out)
 		return true
 	}
-	m := &ch.watch.moves[at]
 	m.stage, m.queue = placed, a.Queue
 	if ch.state == chOpen && ch.publish.state != pubPass {
 		c.consumeAgain(ch, at, out)

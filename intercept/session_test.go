@@ -49,7 +49,7 @@ type session struct {
 	walked                                     map[string]bool
 	came                                       [modelChannels]uint64 // the last delivery tag that the Conn was given
 	now                                        time.Time
-	hears                                      bool
+	hears, ending                              bool
 	holds                                      int // of names, that have to come to an end
 }
 
@@ -187,8 +187,9 @@ func (s *session) answer() {
 	s.errands = append(s.errands[:i:i], s.errands[i+1:]...)
 	a := Answer{Channel: e.Channel, Serial: e.Serial, Messages: 5}
 	switch {
-	case rapid.IntRange(0, 9).Draw(s.t, "luck") == 0:
-		a.Err = &frame.ChannelError{Code: frame.NotFound, Text: "the node says no"}
+	case !s.ending && rapid.IntRange(0, 9).Draw(s.t, "luck") == 0:
+		code := rapid.SampledFrom([]uint16{frame.NotFound, frame.ResourceError}).Draw(s.t, "code")
+		a.Err = &frame.ChannelError{Code: code, Text: "the node says no"}
 	case e.Kind == Pick:
 		a.Queue = rapid.SampledFrom(sources(s.snap.streams["shard.s1"])).Draw(s.t, "picked")
 		s.seats[a.Queue]++
@@ -210,6 +211,7 @@ func (s *session) answer() {
 func (s *session) finish() {
 	s.settle()
 	s.client.waitsForNothing()
+	s.ending = true
 	for range 2 {
 		s.tick()
 		s.settle()
