@@ -269,11 +269,14 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		}
 	case frame.BasicRecoverOk:
 		c.acknowledged(ch, f, out)
-	case frame.BasicCancel, frame.BasicCancelOk:
-		if m == frame.BasicCancelOk && c.hasLeft(ch, f, out) {
+	case frame.BasicCancel:
+		c.consumerEnded(ch, f, out)
+	case frame.BasicCancelOk:
+		if c.hasLeft(ch, f, out) {
 			c.replied(ch, m, out)
 			return
 		}
+		ch.cancels = max(ch.cancels-1, 0)
 		c.consumerEnded(ch, f, out)
 	case frame.ExchangeDeclareOk, frame.ExchangeDeleteOk:
 		if c.exchangeAnswered(ch, m, out) {

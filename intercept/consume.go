@@ -47,15 +47,11 @@ func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 	name, tag := ch.queueName(a.ShortStr()), string(a.ShortStr())
 	_, verdict := c.find(name)
 	switch {
-	case !a.OK():
+	case !a.OK() || verdict.Passes() && c.snap.Standing(c.vhost, string(name)) == shard.NoShard:
 		c.forward(ch, f, out)
-	case ch.knows(tag) && c.awaitReplies(ch, f): // it is to end before its tag is used again
+	case (ch.cancels > 0 || ch.knows(tag)) && c.awaitReplies(ch, f): // a cancel-ok for its tag would end it
 	case verdict.Passes():
-		if queue := string(name); c.snap.Standing(c.vhost, queue) != shard.NoShard {
-			c.consumeFrom(ch, f, "", queue, out)
-			return
-		}
-		c.forward(ch, f, out)
+		c.consumeFrom(ch, f, "", string(name), out)
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)
 	default:
@@ -111,6 +107,9 @@ func (c *Conn) basicCancel(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
 	tag := string(a.ShortStr())
 	k, ours := ch.consumers[tag]
+	if !nowait(f) {
+		ch.cancels++
+	}
 	switch {
 	case !ours || c.stay(ch, tag, out):
 		c.forward(ch, f, out)

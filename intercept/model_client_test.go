@@ -94,7 +94,7 @@ func (c *modelClient) act() []frame.Frame {
 		return nil
 	case ch.state == modelClosed:
 		*ch = clientChannel{state: modelOpen, late: ch.late, answers: []string{"channel.open-ok"}, due: map[int]bool{}, refused: -1,
-			clientDeliveries: clientDeliveries{live: map[string]bool{}, ever: map[string]bool{}}}
+			clientDeliveries: clientDeliveries{live: map[string]bool{}, lives: map[string]int{}, unsure: map[string]bool{}}}
 		return []frame.Frame{text("%d channel.open", n)}
 	case len(ch.rest) == 0 && rapid.Bool().Draw(c.t, "publish") && (!c.reads || rapid.IntRange(0, 3).Draw(c.t, "really") == 0):
 		c.publish(ch, n)

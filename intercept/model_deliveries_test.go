@@ -157,7 +157,8 @@ func ends(f frame.Frame) bool {
 // clientDeliveries is what a client knows of its consumers and deliveries.
 type clientDeliveries struct {
 	live       map[string]bool // consumers
-	ever       map[string]bool // tags that were used
+	lives      map[string]int  // how often tags were used
+	unsure     map[string]bool // one of the lives of the tag has ended, and which is not known
 	idle       []string        // tags to be used again
 	unacked    []uint64
 	recovering int
@@ -191,7 +192,8 @@ func sorted(m map[string]bool) (keys []string) {
 func (d *clientDeliveries) asks(f frame.Frame, tag string) {
 	switch f.Method() {
 	case frame.BasicConsume:
-		d.live[tag], d.ever[tag] = true, true
+		d.live[tag] = true
+		d.lives[tag]++
 	case frame.BasicCancel:
 		if d.live[tag] {
 			delete(d.live, tag)
@@ -224,10 +226,11 @@ func (d *clientDeliveries) gets(t *rapid.T, f frame.Frame, answer string) {
 		d.unacked = nil
 	case frame.BasicCancel:
 		tag := string(a.ShortStr())
-		if !d.ever[tag] {
+		if d.lives[tag] == 0 {
 			t.Fatalf("%v, and there was no such consumer", f)
 		}
-		delete(d.live, tag) // and is not used again: which life of it has ended is not known
+		d.unsure[tag] = d.lives[tag] > 1
+		delete(d.live, tag) // and is not used again
 		d.idle = slices.DeleteFunc(d.idle, func(i string) bool { return i == tag })
 	}
 }
