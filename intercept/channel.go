@@ -28,6 +28,7 @@ type channel struct {
 	holds     string              // the name of a stream that others wait for while we change it
 	lastQueue string              // the virtual queue that a queue.declare answered here last; "" if a real one
 	consumers map[string]consumer // by tag, those that read shards
+	cancels   int                 // cancels of the client's that are not answered
 	watch     *watch              // of shards that may be deleted; nil if it reads none
 	tx        bool                // tx.select was sent
 	nextGet   int                 // rotation of basic.get; -1 before the first
@@ -132,7 +133,7 @@ func (c *Conn) release(ch *channel, out *Out) {
 		ch.holds = ""
 	}
 	for _, k := range ch.consumers {
-		k.leaves(out)
+		c.leaves(k, out)
 	}
 	ch.consumers = nil
 	c.unwatch(ch, out)

@@ -35,7 +35,7 @@ type Conn struct {
 	open     int
 	failing  int            // channels whose close waits for confirms
 	watching int            // channels that have a watch
-	holds    map[string]int // deliveries that are not acknowledged, by watched queue
+	holds    map[string]int // deliveries that are not acknowledged, and consumers by name, by watched queue
 	owed     map[uint16]int // close-oks of the broker's for closes of the client's, by number
 
 	phase    phase
@@ -282,10 +282,14 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		}
 	case frame.BasicRecoverOk:
 		c.acknowledged(ch, f, out)
-	case frame.BasicCancel, frame.BasicCancelOk:
-		if m == frame.BasicCancelOk && c.hasLeft(ch, f, out) {
+	case frame.BasicCancel:
+		c.consumerEnded(ch, f, out)
+	case frame.BasicCancelOk:
+		if c.hasLeft(ch, f, out) {
+			c.replied(ch, m, out)
 			return
 		}
+		ch.cancels = max(ch.cancels-1, 0)
 		c.consumerEnded(ch, f, out)
 	case frame.ExchangeDeclareOk, frame.ExchangeDeleteOk:
 		if c.exchangeAnswered(ch, m, out) {

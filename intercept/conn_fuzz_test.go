@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"testing"
@@ -28,14 +29,18 @@ var (
 		`basic.cancel consumer-tag="c"`, `basic.cancel consumer-tag="c" nowait`, `exchange.declare exchange="shard.a" type="topic" durable`,
 		`exchange.declare exchange="shard.new" type="topic" nowait`, `exchange.declare exchange="shard.new" type="fanout"`,
 		`exchange.declare exchange="shard.unknown" passive`, `exchange.delete exchange="shard.a"`, `exchange.bind destination="shard.a" source="e"`,
-		`basic.ack delivery-tag=1`, `connection.close`, `connection.close-ok`, `connection.update-secret new-secret="s"`, `heartbeat`)
+		`basic.ack delivery-tag=1`, `connection.close`, `connection.close-ok`, `connection.update-secret new-secret="s"`, `heartbeat`,
+		`basic.get queue="stream: shard.a - n1 - 2"`, `basic.consume queue="stream: shard.a - n1 - 2" consumer-tag="d"`, `basic.cancel consumer-tag="d" nowait`,
+		`basic.consume queue="shard.a" consumer-tag="x" exclusive`, `basic.ack delivery-tag=0 multiple`, `basic.nack delivery-tag=2 multiple`,
+		`basic.reject delivery-tag=2`, `basic.recover`, `basic.recover-async`, `tx.select`)
 	fuzzedHome = parseAll(
 		`channel.open-ok`, `channel.close reply-code=404`, `channel.close reply-code=406 class-id=40 method-id=10`, `channel.close-ok`,
 		`confirm.select-ok`, `basic.qos-ok`, `basic.ack delivery-tag=1`, `basic.ack delivery-tag=2`, `basic.nack delivery-tag=1`, `basic.ack multiple`,
 		`basic.deliver consumer-tag="c" exchange="shard.a"`, `basic.return exchange="shard.a"`, `header body-size=0`, `header body-size=3`, `body "abc"`,
 		`basic.get-ok exchange="shard.a"`, `basic.get-empty`, `basic.consume-ok consumer-tag="c"`, `basic.cancel-ok consumer-tag="c"`, `basic.cancel consumer-tag="c"`,
 		`exchange.declare-ok`, `exchange.delete-ok`, `queue.declare-ok queue="q"`, `queue.purge-ok`, `queue.bind-ok`,
-		`connection.close reply-code=320`, `connection.close-ok`, `connection.update-secret-ok`, `heartbeat`)
+		`connection.close reply-code=320`, `connection.close-ok`, `connection.update-secret-ok`, `heartbeat`,
+		`basic.deliver consumer-tag="d" delivery-tag=2`, `basic.get-ok delivery-tag=3`, `basic.recover-ok`, `basic.cancel-ok consumer-tag="d"`)
 )
 
 func parseAll(texts ...string) (frames []frame.Frame) {
@@ -81,12 +86,13 @@ func (p *program) frame(from []frame.Frame) frame.Frame {
 
 // FuzzConn: no input makes a Conn panic or lose count, what it puts out are whole
 // frames and no more than maxPerInput octets above what came in, and every place
-// that was picked for a consumer is given back once.
+// that was picked for a consumer is given back once, and every hold on a shard.
 func FuzzConn(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 1, 3, 0, 1, 6, 0, 1, 12, 0, 1, 15, 1, 1, 6, 2, 0})
 	f.Add([]byte{0, 1, 0, 0, 1, 29, 2, 0, 0, 1, 1, 1, 1, 3, 0, 1, 0, 0, 1, 22, 1, 1, 1, 3, 0})
 	f.Add([]byte{0, 1, 0, 0, 2, 0, 0, 2, 8, 0, 2, 12, 0, 1, 33, 1, 1, 20, 2, 0, 2, 1, 1, 1, 1, 3, 2, 3, 6})
 	f.Add([]byte{0, 1, 0, 0, 1, 255, 1, 40, 0, 60, 0, 40, 0, 0, 7, 's', 'h', 'a', 'r', 'd', '.', 'a', 1, 'k'})
+	f.Add([]byte{0, 1, 0, 0, 1, 30, 2, 0, 1, 29, 2, 3, 4, 3, 6, 1, 1, 10, 1, 1, 12, 1, 1, 18, 2}) // a consumer moves
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := newFuzzRun(t, shard.Policy{Name: "all", Pattern: regexp.MustCompile(`^shard\.`), VHost: "*"})
 		for p := program(data); len(p) > 0; {
@@ -145,17 +151,18 @@ type fuzzRun struct {
 	inputs, read int
 	home, client []byte
 	seats        map[string]int // picked, and how often given back
+	held         map[string]int
 }
 
 func newFuzzRun(t *testing.T, policies ...shard.Policy) *fuzzRun {
-	r := &fuzzRun{t: t, now: time.Unix(0, 0), seats: map[string]int{}}
+	r := &fuzzRun{t: t, now: time.Unix(0, 0), seats: map[string]int{}, held: map[string]int{}}
 	r.snap.init()
 	r.snap.policies = policies
 	if len(policies) > 0 {
-		r.snap.add("stream", "shard.a", options{"shards": "3", "local": "2", "queue-declare": "answer", "queue-purge": "all"})
+		r.snap.add("stream", "shard.a", options{"shards": "3", "local": "2", "queue-declare": "answer", "queue-purge": "all", "behind": "rrrrrr"})
 		r.snap.add("stream", "shard.empty", options{"shards": "0"})
 	}
-	r.conn = New(Config{VHost: "/", FrameMax: 4096, Seed: 1}, r.snap.make(), &shard.Counters{})
+	r.conn = New(Config{VHost: "/", FrameMax: 4096, HearsCancel: true, Seed: 1}, r.snap.make(), &shard.Counters{})
 	return r
 }
 
@@ -208,6 +215,17 @@ func (r *fuzzRun) control(how byte) {
 		r.conn.Shut(why, &r.out)
 	case 1:
 		r.conn.LinkDown(why, &r.out)
+	case 2, 3, 4, 5: // one of the shards that may be picked retires, closes or is gone
+		o := r.snap.streams["shard.a"]
+		if o == nil { // it was deleted
+			return
+		}
+		letters := []byte(o["behind"])
+		if at := int(how >> 4); at < len(letters) {
+			letters[at] = "c.rr"[how%4]
+		}
+		o["behind"] = string(letters)
+		r.conn.Use(r.snap.make())
 	default:
 		r.now = r.now.Add(time.Duration(how) * 10 * time.Millisecond)
 		r.conn.Tick(r.now, &r.out)
@@ -224,12 +242,18 @@ func (r *fuzzRun) check(err error) {
 func (r *fuzzRun) take() {
 	r.conn.EndBatch()
 	r.inputs++
-	if len(r.out.Errands) > 1 {
+	if len(r.out.Errands) > 2 { // the end of a consumer may let the next one begin
 		r.t.Fatalf("one input led to %d errands", len(r.out.Errands))
 	}
 	r.errands = append(r.errands, r.out.Errands...)
 	for _, queue := range r.out.Released {
 		r.seats[queue]++
+	}
+	for _, queue := range r.out.Held {
+		r.held[queue]++
+	}
+	for _, queue := range r.out.Freed {
+		r.held[queue]--
 	}
 	r.home = r.out.Home.AppendTo(r.home)
 	r.client = r.out.Client.AppendTo(r.client)
@@ -238,6 +262,7 @@ func (r *fuzzRun) take() {
 		r.t.Fatalf("%d octets of %d inputs became %d", r.read, r.inputs, put)
 	}
 	r.counts()
+	r.holds()
 }
 
 // counts compares what the Conn counts with what there is.
@@ -255,6 +280,38 @@ func (r *fuzzRun) counts() {
 	}
 	if c := r.conn; held != c.heldSize || open != c.open || failing != c.failing {
 		r.t.Fatalf("%d octets held, %d channels open, %d failing; counted are %d, %d, %d", held, open, failing, c.heldSize, c.open, c.failing)
+	}
+}
+
+// holds compares what the node was told to be held with what is.
+func (r *fuzzRun) holds() {
+	watching, holds := 0, map[string]int{}
+	for _, ch := range r.conn.channels {
+		if ch == nil {
+			continue
+		}
+		if queue := ch.wait.get.holds; queue != "" {
+			holds[queue]++
+		}
+		for _, k := range ch.consumers {
+			if k.stream == "" && k.watched {
+				holds[k.queue]++
+			}
+		}
+		if ch.watch != nil {
+			watching++
+			for _, u := range ch.watch.unacked {
+				holds[u.queue]++
+			}
+		}
+	}
+	if !maps.Equal(holds, r.conn.holds) || watching != r.conn.watching {
+		r.t.Fatalf("%v is held and %d channels watched; counted are %v and %d", holds, watching, r.conn.holds, r.conn.watching)
+	}
+	for queue, n := range r.held {
+		if n != min(holds[queue], 1) {
+			r.t.Fatalf("%s is held %d times; the node was told %d", queue, holds[queue], n)
+		}
 	}
 }
 

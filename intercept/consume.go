@@ -17,6 +17,7 @@ type consumer struct {
 	args    frame.Table
 	watched bool
 	moving  bool // it is to leave its shard, see move
+	ending  bool // the client has cancelled it
 }
 
 // The flags of basic.consume, and that of basic.get.
@@ -27,9 +28,13 @@ const (
 	getNoAck         = 1 << 0
 )
 
-// leaves gives the node the consumer's place back.
-func (k consumer) leaves(out *Out) {
-	if k.stream != "" && k.queue != "" {
+// leaves gives the node back what it has for a consumer: its place, or the hold on
+// a shard that the client named.
+func (c *Conn) leaves(k consumer, out *Out) {
+	switch {
+	case k.stream == "" && k.watched:
+		c.freeShard(k.queue, out)
+	case k.stream != "" && k.queue != "":
 		out.Released = append(out.Released, k.queue)
 	}
 }
@@ -39,17 +44,14 @@ func (k consumer) leaves(out *Out) {
 func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
 	a.Short()
-	name := ch.queueName(a.ShortStr())
+	name, tag := ch.queueName(a.ShortStr()), string(a.ShortStr())
 	_, verdict := c.find(name)
 	switch {
-	case !a.OK():
+	case !a.OK() || verdict.Passes() && c.snap.Standing(c.vhost, string(name)) == shard.NoShard:
 		c.forward(ch, f, out)
+	case (ch.cancels > 0 || ch.knows(tag)) && c.awaitReplies(ch, f): // a cancel-ok for its tag would end it
 	case verdict.Passes():
-		if queue := string(name); c.snap.Standing(c.vhost, queue) != shard.NoShard {
-			c.consumeFrom(ch, f, "", queue, out)
-			return
-		}
-		c.forward(ch, f, out)
+		c.consumeFrom(ch, f, "", string(name), out)
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)
 	default:
@@ -70,16 +72,20 @@ func (c *Conn) consumeFrom(ch *channel, f frame.Frame, stream, queue string, out
 		random := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, c.random()), c.random())
 		tag = "amq.ctag-" + hex.EncodeToString(random)
 	}
-	if old, twice := ch.consumers[tag]; twice { // the broker will end the connection for it
-		old.leaves(out)
+	if old, twice := ch.consumers[tag]; twice && !c.stay(ch, tag, out) { // the broker will end the connection for it
+		c.leaves(old, out)
 	}
-	c.reads(ch, tag, k)
+	c.reads(ch, tag, k, out)
 	c.forward(ch, frame.Build(nil, ch.number, frame.BasicConsume).Short(0).ShortStr(queue).ShortStr(tag).Octet(k.flags).Table(k.args).End(), out)
 }
 
-// reads notes that a consumer reads its shard from now on.
-func (c *Conn) reads(ch *channel, tag string, k consumer) {
+// reads notes that a consumer reads its shard from now on. One that named the shard
+// has no place there, so it holds it.
+func (c *Conn) reads(ch *channel, tag string, k consumer, out *Out) {
 	k.watched = k.flags&consumeNoAck == 0 && c.mayGo(k.queue, k.stream)
+	if k.stream == "" && k.watched {
+		c.holdShard(k.queue, out)
+	}
 	if ch.consumers == nil {
 		ch.consumers = map[string]consumer{}
 	}
@@ -89,14 +95,37 @@ func (c *Conn) reads(ch *channel, tag string, k consumer) {
 	}
 }
 
-// basicCancel lets a cancel through; one without an answer ends the consumer now.
+// knows tells whether a tag is that of a consumer that reads a shard.
+func (ch *channel) knows(tag string) bool {
+	_, is := ch.consumers[tag]
+	return is || ch.findMove(func(m move) bool { return m.tag == tag }) >= 0
+}
+
+// basicCancel lets a cancel through. One without an answer ends the consumer now,
+// unless it is watched: then there has to be one, for what comes before it counts.
 func (c *Conn) basicCancel(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
-	c.stay(ch, string(a.ShortStr()), out)
-	if nowait(f) {
-		c.consumerEnded(ch, f, out)
+	tag := string(a.ShortStr())
+	k, ours := ch.consumers[tag]
+	if !nowait(f) {
+		ch.cancels++
 	}
-	c.forward(ch, f, out)
+	switch {
+	case !ours || c.stay(ch, tag, out):
+		c.forward(ch, f, out)
+	case nowait(f) && !k.watched && !k.moving:
+		c.consumerEnded(ch, f, out)
+		c.forward(ch, f, out)
+	default:
+		cancelled := k.moving || k.ending
+		k.ending = true
+		ch.consumers[tag] = k
+		if !nowait(f) {
+			c.forward(ch, f, out)
+		} else if !cancelled {
+			c.cancel(ch, tag, out)
+		}
+	}
 }
 
 // consumerEnded takes a cancel or cancel-ok: the place on the shard is free.
@@ -105,7 +134,7 @@ func (c *Conn) consumerEnded(ch *channel, f frame.Frame, out *Out) {
 	tag := a.ShortStr()
 	if k, ours := ch.consumers[string(tag)]; ours {
 		delete(ch.consumers, string(tag))
-		k.leaves(out)
+		c.leaves(k, out)
 	}
 }
 
@@ -166,7 +195,8 @@ func noLocalShard(m frame.Method, stream, vhost string) *frame.ChannelError {
 }
 
 // nextShard asks the next shard in rotation for a message; false when there is
-// none left. One that closes has none.
+// none left. One that closes has none, by its own name neither: its node may have
+// been told already that nothing of it is held here.
 func (c *Conn) nextShard(ch *channel, out *Out) bool {
 	g := &ch.wait.get
 	for g.left > 0 {
@@ -175,9 +205,9 @@ func (c *Conn) nextShard(ch *channel, out *Out) bool {
 		queue := g.queues[g.at]
 		if g.stream != "" {
 			ch.nextGet = g.at
-			if c.snap.Standing(c.vhost, queue) == shard.Closing {
-				continue
-			}
+		}
+		if c.snap.Standing(c.vhost, queue) == shard.Closing {
+			continue
 		}
 		if !g.noAck && c.mayGo(queue, g.stream) {
 			g.holds = queue

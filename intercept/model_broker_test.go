@@ -61,6 +61,7 @@ func message(t *rapid.T, properties, format string, args ...any) []frame.Frame {
 type modelBroker struct {
 	t        *rapid.T
 	channels [modelChannels]brokerChannel
+	gone     map[string]bool // queues that were deleted
 }
 
 type brokerChannel struct {
@@ -70,7 +71,7 @@ type brokerChannel struct {
 	published int
 	due       []int // tags that are not confirmed yet
 	last      int   // number of the last message
-	consumers []string
+	deliveries
 }
 
 // take gives what the broker sends for a frame.
@@ -94,6 +95,7 @@ func (b *modelBroker) take(f frame.Frame) []frame.Frame {
 		if ch.state == modelOpen {
 			ch.state = modelClosed
 		}
+		ch.deliveries = deliveries{}
 		return []frame.Frame{text("%d channel.close-ok", n)}
 	case ch.state == modelOpen:
 		return b.method(ch, n, f)
@@ -103,24 +105,40 @@ func (b *modelBroker) take(f frame.Frame) []frame.Frame {
 
 func (b *modelBroker) method(ch *brokerChannel, n uint16, f frame.Frame) []frame.Frame {
 	switch f.Method() {
-	case frame.BasicAck:
-		return b.fail(ch, n, frame.PreconditionFailed)
-	case frame.ConfirmSelect:
-		ch.confirms = true
-	case frame.BasicGet:
-		if rapid.Bool().Draw(b.t, "empty") {
-			return []frame.Frame{text("%d basic.get-empty", n)}
+	case frame.BasicAck, frame.BasicNack, frame.BasicReject:
+		if !ch.settle(f) {
+			return b.fail(ch, n, frame.PreconditionFailed)
 		}
-		return message(b.t, "", `%d basic.get-ok delivery-tag=1 exchange="shard.a"`, n)
+		return nil
+	case frame.BasicRecover, frame.BasicRecoverAsync:
+		ch.unacked = nil
+		if f.Method() == frame.BasicRecoverAsync {
+			return nil
+		}
+	case frame.TxSelect, frame.ConfirmSelect:
+		tx := f.Method() == frame.TxSelect
+		if ch.confirms && tx || ch.tx && !tx {
+			return b.fail(ch, n, frame.PreconditionFailed)
+		}
+		ch.confirms, ch.tx = !tx, tx
+	case frame.TxCommit, frame.TxRollback:
+		if !ch.tx {
+			return b.fail(ch, n, frame.PreconditionFailed)
+		}
+		ch.end(f.Method() == frame.TxCommit)
+	case frame.BasicGet:
+		return b.get(ch, n, f)
 	case frame.BasicConsume:
-		a := f.Args()
-		a.Short()
-		a.ShortStr()
-		ch.consumers = append(ch.consumers, string(a.ShortStr()))
+		if code := b.consume(ch, f); code != 0 {
+			return b.fail(ch, n, code)
+		}
 	case frame.BasicCancel:
 		a := f.Args()
 		tag := string(a.ShortStr())
-		ch.consumers = slices.DeleteFunc(ch.consumers, func(c string) bool { return c == tag })
+		ch.consumers = slices.DeleteFunc(ch.consumers, func(c brokerConsumer) bool { return c.tag == tag })
+		if nowait(f) {
+			return nil
+		}
 		return []frame.Frame{text("%d basic.cancel-ok consumer-tag=%q", n, tag)}
 	case frame.ExchangeDeclare:
 		if rapid.IntRange(0, 9).Draw(b.t, "refused") == 0 {
@@ -185,7 +203,7 @@ func (b *modelBroker) act() (frames []frame.Frame) {
 	n := rapid.SampledFrom(b.toDo()).Draw(b.t, "confirming channel")
 	ch := &b.channels[n]
 	if len(ch.consumers) > 0 && rapid.Bool().Draw(b.t, "delivery") {
-		frames = message(b.t, "headers={}", `%d basic.deliver consumer-tag=%q exchange="shard.a"`, n, ch.consumers[0])
+		frames = b.deliver(ch, n)
 	}
 	i := rapid.IntRange(0, len(ch.due)-1).Draw(b.t, "tag")
 	tag := ch.due[i]

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"amqproxy/frame"
@@ -13,6 +14,7 @@ import (
 type modelClient struct {
 	t        *rapid.T
 	hasty    bool // takes the broker's close for an answer to its own, as some clients do
+	reads    bool // does little else
 	serial   int
 	channels [modelChannels]clientChannel
 }
@@ -28,11 +30,13 @@ type clientChannel struct {
 	due      map[int]bool // tags that are not confirmed
 	refused  int          // tags that were sent before a method that is refused; -1 if none was
 	late     int          // close-oks that a hasty client does not wait for
+	clientDeliveries
 }
 
+type question struct{ method, answer string }
+
 // asked is what a client may do on an open channel: the methods, and the answer.
-var asked = []struct{ method, answer string }{
-	{`basic.qos`, "basic.qos-ok"},
+var asked = []question{
 	{`confirm.select`, "confirm.select-ok"},
 	{`confirm.select nowait`, ""},
 	{`queue.declare queue="q"`, "queue.declare-ok"},
@@ -45,17 +49,39 @@ var asked = []struct{ method, answer string }{
 	{`exchange.declare exchange="shard.s1" type="topic"`, "exchange.declare-ok"},
 	{`exchange.declare exchange="shard.s3" type="topic" nowait`, ""},
 	{`exchange.declare exchange="logs" type="fanout"`, "exchange.declare-ok"},
+	{`queue.delete queue="shard.s1"`, "queue.delete-ok"}, // refused
+	{`basic.ack delivery-tag=99`, ""},                    // refused by the broker
 	{`basic.get queue="shard.s1"`, "basic.get"},
 	{`basic.get queue="shard.s2"`, "basic.get"},
 	{`basic.get queue="q"`, "basic.get"},
-	{`basic.consume queue="shard.s1" consumer-tag="TAG"`, "basic.consume-ok"},
-	{`basic.consume queue="shard.s2" consumer-tag="TAG" nowait`, ""},
-	{`basic.consume queue="q" consumer-tag="TAG"`, "basic.consume-ok"},
+	{`basic.get queue="shard.s1" no-ack=1`, "basic.get no-ack"},
+	{`basic.get queue="stream: shard.s1 - n1 - 2"`, "basic.get"},
+	{`basic.get queue="stream: shard.s1 - n2 - 2"`, "basic.get"},
+	{`basic.get queue="stream: shard.s1 - n2 - 2" no-ack=1`, "basic.get no-ack"},
+	{`basic.consume queue="shard.s1" consumer-tag="v-TAG"`, "basic.consume-ok"},
+	{`basic.consume queue="shard.s1" consumer-tag="v-TAG" nowait`, ""},
+	{`basic.consume queue="shard.s1" consumer-tag="v-TAG"`, "basic.consume-ok"},
+	{`basic.consume queue="shard.s1" consumer-tag="vnTAG" no-ack=1`, "basic.consume-ok"},
+	{`basic.consume queue="shard.s1" consumer-tag="vxTAG" exclusive=1`, "basic.consume-ok"},
+	{`basic.consume queue="shard.s2" consumer-tag="w-TAG" nowait`, ""},
+	{`basic.consume queue="stream: shard.s1 - n1 - 3" consumer-tag="s-TAG"`, "basic.consume-ok"},
+	{`basic.consume queue="stream: shard.s1 - n2 - 2" consumer-tag="s-TAG" nowait`, ""},
+	{`basic.consume queue="stream: shard.s1 - n2 - 2" consumer-tag="snTAG" no-ack=1`, "basic.consume-ok"},
+	{`basic.consume queue="q" consumer-tag="o-TAG"`, "basic.consume-ok"},
 	{`basic.cancel consumer-tag="TAG"`, "basic.cancel-ok"},
-	{`queue.delete queue="shard.s1"`, "queue.delete-ok"}, // refused
-	{`basic.ack delivery-tag=99`, ""},                    // refused by the broker
+	{`basic.cancel consumer-tag="TAG"`, "basic.cancel-ok"},
+	{`basic.cancel consumer-tag="TAG" nowait`, ""},
+	{`basic.recover requeue=1`, "basic.recover-ok"},
+	{`basic.recover-async requeue=1`, ""},
+	{`tx.select`, "tx.select-ok"},
+	{`tx.commit`, "tx.commit-ok"},
+	{`tx.rollback`, "tx.rollback-ok"},
+	{`basic.qos`, "basic.qos-ok"},
 	{`channel.close reply-code=200`, ""},
 }
+
+// reading are those of them with which a client reads.
+var reading = asked[slices.IndexFunc(asked, func(a question) bool { return strings.HasPrefix(a.method, "basic.get") }):]
 
 var exchanges = []string{"shard.s1", "shard.s1", "shard.s2", "shard.s3", "shard.n", "logs", "nope", "default"}
 
@@ -67,10 +93,13 @@ func (c *modelClient) act() []frame.Frame {
 	case ch.state == modelClosing:
 		return nil
 	case ch.state == modelClosed:
-		*ch = clientChannel{state: modelOpen, late: ch.late, answers: []string{"channel.open-ok"}, due: map[int]bool{}, refused: -1}
+		*ch = clientChannel{state: modelOpen, late: ch.late, answers: []string{"channel.open-ok"}, due: map[int]bool{}, refused: -1,
+			clientDeliveries: clientDeliveries{live: map[string]bool{}, lives: map[string]int{}, unsure: map[string]bool{}}}
 		return []frame.Frame{text("%d channel.open", n)}
-	case len(ch.rest) == 0 && rapid.Bool().Draw(c.t, "publish"):
+	case len(ch.rest) == 0 && rapid.Bool().Draw(c.t, "publish") && (!c.reads || rapid.IntRange(0, 3).Draw(c.t, "really") == 0):
 		c.publish(ch, n)
+	case len(ch.rest) == 0 && len(ch.unacked) > 0 && ch.recovering == 0 && rapid.Bool().Draw(c.t, "acknowledge"):
+		return []frame.Frame{ch.acknowledge(c.t, n)}
 	case len(ch.rest) == 0:
 		return c.ask(ch, n)
 	}
@@ -95,12 +124,23 @@ func (c *modelClient) publish(ch *clientChannel, n int) {
 
 func (c *modelClient) ask(ch *clientChannel, n int) []frame.Frame {
 	c.serial++
-	tag := c.serial
-	what := rapid.SampledFrom(asked).Draw(c.t, "method")
-	if strings.HasPrefix(what.method, "basic.cancel") {
-		tag = rapid.IntRange(1, c.serial).Draw(c.t, "tag")
+	from := asked
+	if c.reads {
+		from = reading
 	}
-	f := text("%d %s", n, strings.ReplaceAll(what.method, "TAG", fmt.Sprint(tag)))
+	what := rapid.SampledFrom(from).Draw(c.t, "method")
+	if strings.HasPrefix(what.method, "tx.") && what.method != "tx.select" && !ch.tx {
+		what = asked[0]
+	}
+	tag := ""
+	method := what.method
+	if head, tail, has := strings.Cut(method, "TAG"); has {
+		head, kind, _ := strings.Cut(head, `consumer-tag="`)
+		tag = ch.tag(c.t, text("%d %s", n, method).Method(), kind, c.serial)
+		method = head + `consumer-tag="` + tag + tail
+	}
+	f := text("%d %s", n, method)
+	ch.asks(f, tag)
 	switch f.Method() {
 	case frame.ChannelClose:
 		ch.state = modelClosing
@@ -110,6 +150,9 @@ func (c *modelClient) ask(ch *clientChannel, n int) []frame.Frame {
 		if ch.refused < 0 {
 			ch.refused = ch.tags
 		}
+	}
+	if what.answer == "basic.cancel-ok" {
+		what.answer += " " + tag
 	}
 	if what.answer != "" {
 		ch.answers = append(ch.answers, what.answer)
@@ -134,7 +177,9 @@ func (c *modelClient) take(f frame.Frame) []frame.Frame {
 	case f.Type() != frame.TypeMethod:
 	case m == frame.BasicAck || m == frame.BasicNack:
 		c.confirmed(ch, f)
-	case m != frame.BasicDeliver:
+	case m == frame.BasicDeliver || m == frame.BasicCancel:
+		ch.gets(c.t, f, "")
+	default:
 		c.answered(ch, f)
 	}
 	return nil
@@ -188,9 +233,15 @@ func (c *modelClient) confirmed(ch *clientChannel, f frame.Frame) {
 }
 
 func (c *modelClient) answered(ch *clientChannel, f frame.Frame) {
-	if len(ch.answers) == 0 || !strings.HasPrefix(f.Method().String(), ch.answers[0]) {
+	if len(ch.answers) == 0 {
+		c.t.Fatalf("%v, and nothing is due", f)
+	}
+	what, tag, _ := strings.Cut(ch.answers[0], " ")
+	a := f.Args()
+	if !strings.HasPrefix(f.Method().String(), what) || what == "basic.cancel-ok" && string(a.ShortStr()) != tag {
 		c.t.Fatalf("%v, and due are %v", f, ch.answers)
 	}
+	ch.gets(c.t, f, ch.answers[0])
 	ch.answers = ch.answers[1:]
 }
 

@@ -15,7 +15,7 @@ type Out struct {
 	Errands   []Errand
 	Abandoned []string // streams that were held for a Declare or Delete that came to nothing
 	Released  []string // shards that a consumer from Pick has left, by queue name
-	Held      []string // shards of which there are unacknowledged deliveries now
+	Held      []string // shards of which there are or may be unacknowledged deliveries now
 	Freed     []string // shards of which there are none any more
 
 	// Secret is the client's new secret, once the broker has taken it.

@@ -30,7 +30,7 @@ type unacked struct {
 type move struct {
 	tag    string
 	stage  stage
-	serial uint32 // of the errand
+	serial uint32 // of the errand; 0 if it failed, and is to be tried again
 	queue  string // where it goes
 }
 
@@ -111,7 +111,8 @@ func (c *Conn) watchDelivery(ch *channel, f frame.Frame, out *Out) {
 
 // acknowledged takes what ends deliveries: ack, nack, reject, and recover, after
 // which they come again. In a transaction nothing is final, so there only the end
-// of the channel counts.
+// of the channel counts. What is on its way when the client acknowledges all, or
+// recovers without an answer, counts here though the broker is done with it.
 func (c *Conn) acknowledged(ch *channel, f frame.Frame, out *Out) {
 	if ch.watch == nil || len(ch.watch.unacked) == 0 || ch.tx {
 		return
@@ -138,7 +139,11 @@ func (c *Conn) acknowledged(ch *channel, f frame.Frame, out *Out) {
 	for _, u := range all[from:to] {
 		c.freeShard(u.queue, out)
 	}
-	ch.watch.unacked = slices.Delete(all, from, to)
+	if from == 0 { // mostly, and there may be many behind it
+		ch.watch.unacked = all[to:]
+	} else {
+		ch.watch.unacked = slices.Delete(all, from, to)
+	}
 }
 
 // leaveClosing has the consumers on shards that close leave them, and lets those go
@@ -148,13 +153,16 @@ func (c *Conn) leaveClosing(ch *channel, out *Out) {
 		return
 	}
 	for at := len(ch.watch.moves) - 1; at >= 0; at-- {
-		if ch.watch.moves[at].stage == placed {
+		switch m := ch.watch.moves[at]; {
+		case m.stage == placed:
 			c.consumeAgain(ch, at, out)
+		case m.stage == asking && m.serial == 0:
+			c.pick(ch, at, out)
 		}
 	}
 	var tags []string
 	for tag, k := range ch.consumers {
-		if k.stream != "" && !k.moving && c.snap.Standing(c.vhost, k.queue) == shard.Closing {
+		if k.stream != "" && !k.moving && !k.ending && c.snap.Standing(c.vhost, k.queue) == shard.Closing {
 			tags = append(tags, tag)
 		}
 	}
@@ -163,9 +171,15 @@ func (c *Conn) leaveClosing(ch *channel, out *Out) {
 		k := ch.consumers[tag]
 		k.moving = true
 		ch.consumers[tag] = k
-		ch.watch.moves = append(ch.watch.moves, move{tag: tag, stage: leaving})
-		out.Home.built(out.Home.build(ch.number, frame.BasicCancel).ShortStr(tag).Bit(false))
+		c.cancel(ch, tag, out)
 	}
+}
+
+// cancel ends a consumer at the broker; its answer is for us.
+func (c *Conn) cancel(ch *channel, tag string, out *Out) {
+	ch.watch.moves = append(ch.watch.moves, move{tag: tag, stage: leaving})
+	ch.due++
+	out.Home.built(out.Home.build(ch.number, frame.BasicCancel).ShortStr(tag).Bit(false))
 }
 
 // findMove finds a move; -1 if there is none.
@@ -179,7 +193,8 @@ func (ch *channel) findMove(which func(move) bool) int {
 func (ch *channel) endMove(at int) { ch.watch.moves = slices.Delete(ch.watch.moves, at, at+1) }
 
 // hasLeft takes the cancel-ok to a cancel of ours: true, and the node is asked for
-// another shard. One of the client's for the same tag comes behind it.
+// another shard, unless the client wants no consumer any more. The answer to a cancel
+// of the client's comes behind it: behind one of the client's there is none of ours.
 func (c *Conn) hasLeft(ch *channel, f frame.Frame, out *Out) bool {
 	a := f.Args()
 	tag := string(a.ShortStr())
@@ -189,22 +204,28 @@ func (c *Conn) hasLeft(ch *channel, f frame.Frame, out *Out) bool {
 	}
 	k := ch.consumers[tag]
 	switch {
-	case !k.moving: // the client has cancelled it
+	case !k.moving || k.ending:
 		ch.endMove(at)
+		c.consumerEnded(ch, f, out)
 		return true
 	case k.flags&consumeExclusive != 0: // the others may not be to be had alone
 		c.consumerLost(ch, at, out)
 		return true
 	}
-	k.leaves(out)
-	stream := k.stream
+	c.leaves(k, out)
 	k.queue = ""
 	ch.consumers[tag] = k
+	c.pick(ch, at, out)
+	return true
+}
+
+// pick asks the node for another shard.
+func (c *Conn) pick(ch *channel, at int, out *Out) {
 	c.serial++
 	m := &ch.watch.moves[at]
 	m.stage, m.serial = asking, c.serial
-	out.Errands = append(out.Errands, Errand{Kind: Pick, Channel: ch.number, Serial: c.serial, Stream: shard.Name{VHost: c.vhost, Stream: stream}})
-	return true
+	stream := shard.Name{VHost: c.vhost, Stream: ch.consumers[m.tag].stream}
+	out.Errands = append(out.Errands, Errand{Kind: Pick, Channel: ch.number, Serial: c.serial, Stream: stream})
 }
 
 // hasPlace takes the node's answer for a consumer that moves; false if the errand
@@ -214,11 +235,15 @@ func (c *Conn) hasPlace(ch *channel, a Answer, out *Out) bool {
 	if at < 0 {
 		return false
 	}
-	if a.Err != nil {
+	m := &ch.watch.moves[at]
+	switch {
+	case a.Err != nil && a.Err.Code == frame.ResourceError: // nobody has said no
+		m.serial = 0
+		return true
+	case a.Err != nil:
 		c.consumerLost(ch, at, out)
 		return true
 	}
-	m := &ch.watch.moves[at]
 	m.stage, m.queue = placed, a.Queue
 	if ch.state == chOpen && ch.publish.state != pubPass {
 		c.consumeAgain(ch, at, out)
@@ -231,12 +256,8 @@ func (c *Conn) hasPlace(ch *channel, a Answer, out *Out) bool {
 func (c *Conn) consumerLost(ch *channel, at int, out *Out) {
 	tag := ch.watch.moves[at].tag
 	ch.endMove(at)
-	k := ch.consumers[tag]
-	if !k.moving {
-		return
-	}
+	c.leaves(ch.consumers[tag], out)
 	delete(ch.consumers, tag)
-	k.leaves(out)
 	if c.hearsCancel {
 		c.toClient(ch, frame.Build(nil, ch.number, frame.BasicCancel).ShortStr(tag).Bit(true).End(), out)
 	}
@@ -247,32 +268,22 @@ func (c *Conn) consumeAgain(ch *channel, at int, out *Out) {
 	m := ch.watch.moves[at]
 	ch.endMove(at)
 	k := ch.consumers[m.tag]
-	if !k.moving { // another has its tag now, which the broker will not have
-		out.Released = append(out.Released, m.queue)
-		return
-	}
 	k.queue, k.moving = m.queue, false
-	c.reads(ch, m.tag, k)
+	c.reads(ch, m.tag, k, out)
 	out.Home.own(frame.Build(nil, ch.number, frame.BasicConsume).Short(0).ShortStr(k.queue).ShortStr(m.tag).Octet(k.flags | consumeNoWait).Table(k.args).End())
 }
 
-// stay ends the move of a consumer that the client cancels. While our own cancel is
-// on its way the client's goes behind it.
-func (c *Conn) stay(ch *channel, tag string, out *Out) {
-	at := ch.findMove(func(m move) bool { return m.tag == tag })
+// stay ends a consumer that has left its shard and has not come to another one;
+// false if it is none of these.
+func (c *Conn) stay(ch *channel, tag string, out *Out) bool {
+	at := ch.findMove(func(m move) bool { return m.tag == tag && m.stage != leaving })
 	if at < 0 {
-		return
+		return false
 	}
-	switch m := ch.watch.moves[at]; m.stage {
-	case leaving:
-		if k, there := ch.consumers[tag]; there {
-			k.moving = false
-			ch.consumers[tag] = k
-		}
-		return
-	case placed:
+	if m := ch.watch.moves[at]; m.stage == placed {
 		out.Released = append(out.Released, m.queue)
 	}
 	delete(ch.consumers, tag)
 	ch.endMove(at)
+	return true
 }

@@ -1,8 +1,8 @@
 package intercept
 
 import (
-	"fmt"
 	"testing"
+	"time"
 
 	"amqproxy/frame"
 	"amqproxy/shard"
@@ -14,13 +14,20 @@ import (
 // that does, with everything on its way for a random time. Whatever crosses what:
 // the broker gets nothing that it would end the connection for, every message for
 // a stream that it routes has a shard's key, in the order that they were sent in;
-// the client gets every answer, in the order that it asked in; and in the end
-// nothing is left over.
+// the client gets every answer, in the order that it asked in, and no other. Shards
+// retire, close and are deleted meanwhile: none of which a delivery may come back, no
+// consumer of the client's is lost unless it is told, and none that it has ended goes
+// on. In the end nothing is left over.
 func TestSessions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSession(t)
 		for range rapid.SampledFrom([]int{10, 30, 100, 300}).Draw(t, "steps") {
-			s.step(rapid.SampledFrom(append(s.possible(), "client acts", "client acts")).Draw(t, "step"))
+			steps := append(s.possible(), "client acts", "client acts", "time", "shards change")
+			if len(s.broker.consuming()) > 0 {
+				steps = append(steps, "broker serves")
+			}
+			s.step(rapid.SampledFrom(steps).Draw(t, "step"))
+			s.checkHolds()
 		}
 		s.finish()
 	})
@@ -38,17 +45,22 @@ type session struct {
 
 	fromClient, toBroker, fromBroker, toClient []frame.Frame
 	errands                                    []Errand
-	seats                                      map[string]int
+	seats, held                                map[string]int // by shard
+	walked                                     map[string]bool
+	came                                       [modelChannels]uint64 // the last delivery tag that the Conn was given
+	now                                        time.Time
+	hears, ending                              bool
 	holds                                      int // of names, that have to come to an end
 }
 
 func newSession(t *rapid.T) *session {
-	s := &session{t: t, seats: map[string]int{}}
+	s := &session{t: t, seats: map[string]int{}, held: map[string]int{}, walked: map[string]bool{}, now: time.Unix(0, 0)}
 	s.snap.init()
-	s.snap.add("stream", "shard.s1", options{"queue-purge": "all", "queue-declare": "answer"})
-	s.conn = New(Config{VHost: "/", FrameMax: 131072, Seed: 1}, s.snap.make(), &shard.Counters{})
-	s.client = &modelClient{t: t, hasty: rapid.Bool().Draw(t, "hasty")}
-	s.broker = &modelBroker{t: t}
+	s.snap.add("stream", "shard.s1", options{"queue-purge": "all", "queue-declare": "answer", "behind": "rr", "far": "u"})
+	s.hears = rapid.Bool().Draw(t, "hears of cancels")
+	s.conn = New(Config{VHost: "/", FrameMax: 131072, HearsCancel: s.hears, Seed: 1}, s.snap.make(), &shard.Counters{})
+	s.client = &modelClient{t: t, hasty: rapid.Bool().Draw(t, "hasty"), reads: rapid.Bool().Draw(t, "reads")}
+	s.broker = &modelBroker{t: t, gone: map[string]bool{}}
 	return s
 }
 
@@ -89,8 +101,14 @@ func (s *session) step(name string) {
 		s.toClient = s.toClient[1:]
 	case "broker acts":
 		s.fromBroker = append(s.fromBroker, s.broker.act()...)
+	case "broker serves":
+		s.fromBroker = append(s.fromBroker, s.broker.serve(s.hears)...)
 	case "node answers":
 		s.answer()
+	case "shards change":
+		s.change()
+	case "time":
+		s.tick()
 	}
 }
 
@@ -105,9 +123,27 @@ func (s *session) feed(from string, frames []frame.Frame, to func(frame.Frame, *
 		if err := to(f, &s.out); err != nil {
 			s.t.Fatal(err)
 		}
+		s.arrived(from, f)
 	}
 	s.collect()
 	clear(buffer)
+}
+
+// arrived notes how far the deliveries of a channel have come.
+func (s *session) arrived(from string, f frame.Frame) {
+	if from != "broker" || f.Type() != frame.TypeMethod {
+		return
+	}
+	a := f.Args()
+	switch n := f.Channel(); f.Method() {
+	case frame.ChannelOpenOk:
+		s.came[n] = 0
+	case frame.BasicDeliver:
+		a.ShortStr()
+		s.came[n] = a.LongLong()
+	case frame.BasicGetOk:
+		s.came[n] = a.LongLong()
+	}
 }
 
 func (s *session) collect() {
@@ -128,7 +164,18 @@ func (s *session) collect() {
 	}
 	s.holds -= len(s.out.Abandoned)
 	for _, queue := range s.out.Released {
-		s.seats[queue]++
+		s.seats[queue]--
+	}
+	for _, queue := range s.out.Held {
+		s.held[queue]++
+	}
+	for _, queue := range s.out.Freed {
+		s.held[queue]--
+	}
+	for queue := range s.held {
+		if s.seats[queue] < 0 || s.held[queue] < 0 || s.held[queue] > 1 {
+			s.t.Fatalf("%s: %d places, held %d times", queue, s.seats[queue], s.held[queue])
+		}
 	}
 	s.out.Reset()
 }
@@ -140,11 +187,12 @@ func (s *session) answer() {
 	s.errands = append(s.errands[:i:i], s.errands[i+1:]...)
 	a := Answer{Channel: e.Channel, Serial: e.Serial, Messages: 5}
 	switch {
-	case rapid.IntRange(0, 9).Draw(s.t, "luck") == 0:
-		a.Err = &frame.ChannelError{Code: frame.NotFound, Text: "the node says no"}
+	case !s.ending && rapid.IntRange(0, 9).Draw(s.t, "luck") == 0:
+		code := rapid.SampledFrom([]uint16{frame.NotFound, frame.ResourceError}).Draw(s.t, "code")
+		a.Err = &frame.ChannelError{Code: code, Text: "the node says no"}
 	case e.Kind == Pick:
-		a.Queue = fmt.Sprintf("seat %d", e.Serial)
-		s.seats[a.Queue] = 0
+		a.Queue = rapid.SampledFrom(sources(s.snap.streams["shard.s1"])).Draw(s.t, "picked")
+		s.seats[a.Queue]++
 	case e.Kind == Declare || e.Kind == Delete:
 		a.Held = e.Stream.Stream
 		s.holds++
@@ -163,6 +211,13 @@ func (s *session) answer() {
 func (s *session) finish() {
 	s.settle()
 	s.client.waitsForNothing()
+	s.ending = true
+	for range 2 {
+		s.tick()
+		s.settle()
+	}
+	s.checkHolds()
+	s.checkConsumers()
 	s.fromClient = append(s.fromClient, s.client.closeAll()...)
 	s.settle()
 	s.client.waitsForNothing()
@@ -177,9 +232,11 @@ func (s *session) finish() {
 	if s.holds != 0 {
 		s.t.Fatalf("%d names are held for ever", s.holds)
 	}
-	for seat, n := range s.seats {
-		if n != 1 {
-			s.t.Fatalf("%s was given back %d times", seat, n)
+	for what, left := range map[string]map[string]int{"places": s.seats, "deliveries": s.held} {
+		for queue, n := range left {
+			if n != 0 {
+				s.t.Fatalf("of %s %d %s are left", queue, n, what)
+			}
 		}
 	}
 }

@@ -89,14 +89,20 @@ func (o options) shards(name string, queues map[shard.Queue]shard.Standing) (all
 		}
 	}
 	at := min(local, o.num("shards", 3))
-	for i := range o.num("retired", 0) {
-		add("n1", at+i, shard.Retired)
-	}
-	for i := range o.num("closing", 0) {
-		add("n1", at+o.num("retired", 0)+i, shard.Closing)
+	behind := o["behind"] + strings.Repeat("r", o.num("retired", 0)) + strings.Repeat("c", o.num("closing", 0))
+	for node, more := range map[string]string{"n1": behind, "n2": o["far"]} {
+		for i, letter := range more {
+			if standing, there := standings[letter]; there {
+				add(node, at+i, standing)
+			}
+		}
 	}
 	return all
 }
+
+// standings are the letters of what becomes of shards one by one; any other letter
+// is one that is gone.
+var standings = map[rune]shard.Standing{'u': shard.InUse, 'r': shard.Retired, 'c': shard.Closing}
 
 func (o options) declared() shard.Declared {
 	d := shard.Declared{Type: o["type"], Durable: o["durable"] != "false"}

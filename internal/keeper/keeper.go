@@ -30,7 +30,7 @@ type Keeper struct {
 type access struct {
 	vhost string
 	login shard.Login
-	leads bool // for Led alone, whose questions may have no answer
+	apart bool // for what may have no answer, or end the connection
 }
 
 // link is one connection. Errands share it, each on a channel of its own.

@@ -16,7 +16,7 @@ import (
 // connection. Not for a queue with a single active consumer: the question would be
 // that consumer.
 func (k *Keeper) Led(ctx context.Context, vhost, queue string, login shard.Login) error {
-	return k.on(ctx, access{vhost: vhost, login: login, leads: true}, func(s *session) error {
+	return k.on(ctx, access{vhost: vhost, login: login, apart: true}, func(s *session) error {
 		ch, err := s.channel()
 		if err != nil {
 			return err

@@ -55,11 +55,11 @@ type Node struct {
 	streams   map[shard.Name]*stream
 	none      map[shard.Name]noStream
 	changes   map[shard.Name]*change
-	seats     map[shard.Queue]int              // consumers of this proxy's clients, by shard
-	holds     map[shard.Queue]int              // sessions with unacknowledged deliveries of a shard
-	closing   map[shard.Name]map[string]string // shards of anybody that close, see retiredFact
+	seats     map[shard.Queue]int // consumers of this proxy's clients, by shard
+	holds     map[shard.Queue]int // sessions with unacknowledged deliveries of a shard
+	told      said
+	closing   map[shard.Name]map[string]string // shards of anybody that close, see retiredFact; not changed
 	quorum    map[shard.Queue]*leader          // of quorum shards whose nodes do not serve
-	answered  map[shard.Name]map[string]string // what our holdsFacts say of them
 	members   map[string]member
 	condition Condition
 	dead      map[string]bool // nodes that are silent and whose broker is down too
@@ -76,13 +76,13 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		seats:     map[shard.Queue]int{},
 		holds:     map[shard.Queue]int{},
 		quorum:    map[shard.Queue]*leader{},
-		answered:  map[shard.Name]map[string]string{},
 		dead:      map[string]bool{},
 		silent:    map[string]int{},
 		condition: Starting,
 	}
 	n.firstPing()
 	n.tellCondition()
+	n.forgetHolds(cluster.State()) // what was said before this start holds for no session of now
 	n.reconcile()
 	return n
 }
@@ -176,14 +176,15 @@ func (n *Node) reconcile() {
 	n.keepWord()
 	st := n.cluster.State() // under the lock: an older picture must not undo a newer one
 	n.members = membersOf(st, n.began)
-	places := placements(st, n.cfg.Rules, n.cfg.Name)
+	n.told = saidOf(st)
+	places := placements(st, n.told, n.cfg.Rules, n.cfg.Name)
 	for name, s := range n.streams {
 		if _, live := places[name]; !live {
 			if s.state != Ended {
 				n.log.Info("stream deleted; its shards stay", zap.String("stream", name.Stream), zap.String("vhost", name.VHost))
 			}
 			delete(n.streams, name)
-			n.set(shardsKey(name, n.cfg.Name), nil)
+			n.withdraw(name)
 			s.gone = true
 		}
 	}
@@ -191,6 +192,7 @@ func (n *Node) reconcile() {
 		n.follow(name, p)
 	}
 	n.publish(places)
+	n.forgetHolds(st)
 }
 
 // follow brings this node's side of a stream up to its fact. n.mu is held.
@@ -211,7 +213,7 @@ func (n *Node) follow(name shard.Name, p placement) {
 		n.retire(s)
 	case s.state != Destroyed:
 		s.state, s.retired = Destroyed, nil
-		n.set(shardsKey(name, n.cfg.Name), nil)
+		n.withdraw(name)
 	}
 }
 
@@ -223,8 +225,8 @@ func (n *Node) publish(places map[shard.Name]placement) {
 		serves[node] = m.serves(now, n.cfg.LostGrace, n.dead[node])
 	}
 	tables := make(map[shard.Name]*shard.Table, len(places))
-	queues := map[shard.Queue]shard.Standing{}
-	n.closing = map[shard.Name]map[string]string{}
+	queues, closing := n.told.standings()
+	n.closing = closing
 	others := make(map[shard.Name]shard.Verdict, len(n.none)+len(n.changes))
 	for name, p := range places {
 		s := n.streams[name]
@@ -232,10 +234,6 @@ func (n *Node) publish(places map[shard.Name]placement) {
 			others[name] = shard.Unknown
 		}
 		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(n.ready(name, p, serves), s.readable(n.cfg.Name)...), s.counters)
-		p.standing(name, queues)
-		if closing := p.closing(); len(closing) > 0 {
-			n.closing[name] = closing
-		}
 	}
 	for name, what := range n.none {
 		others[name] = what.verdict

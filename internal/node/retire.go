@@ -3,8 +3,8 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,9 +15,10 @@ import (
 )
 
 // A shard retires when this node's configuration does not want it any more. It
-// leaves every table at once, is unbound when all have heard that, and is read
-// through its stream until it is empty. To delete it then is safe only while nobody
-// holds a delivery of it that is not acknowledged, which the broker does not tell:
+// leaves every table at once, and is read through its stream until it is empty. It
+// stays bound: who has not heard of it yet may send it messages still. To delete it
+// is safe only when all have heard, and while nobody holds a delivery of it that is
+// not acknowledged, which the broker does not tell:
 //
 //	retired   it was counted empty twice                                   ─► closing
 //	closing   every proxy moves its consumers away, and says in a holdsFact when
@@ -25,20 +26,14 @@ import (
 //	free      it is still empty and without consumers, twice               ─► deleted
 //	closing, free   a message came back                                    ─► retired
 
-// unbindAfter is how long the other proxies have to hear that a shard has left
-// their tables, before its binding goes too: what they send it after that is lost.
-const unbindAfter = 2 * time.Second
-
 // emptyTwice is how often in a row a shard has to be seen empty.
 const emptyTwice = 2
 
 // retiree is a retired shard of this node. Guarded by Node.mu.
 type retiree struct {
 	queue   string
-	closing string    // see retiredFact
-	since   time.Time // when it left our table
-	unbound bool
-	empty   int // how often in a row it was seen empty
+	closing string // see retiredFact
+	empty   int    // how often in a row it was seen empty
 }
 
 // readable are the retired shards that are read through the stream.
@@ -51,35 +46,27 @@ func (s *stream) readable(node string) (all []shard.Shard) {
 	return all
 }
 
-// standing tells what the queues of a stream are as shards.
-func (p placement) standing(name shard.Name, queues map[shard.Queue]shard.Standing) {
-	for _, shards := range p.shards {
-		for _, sh := range shards {
-			queues[shard.Queue{VHost: name.VHost, Name: sh.Queue}] = shard.InUse
+// standings tells what queues are as shards, and which of them close: of all streams,
+// for a client may read any queue by its name.
+func (told said) standings() (queues map[shard.Queue]shard.Standing, closing map[shard.Name]map[string]string) {
+	queues, closing = map[shard.Queue]shard.Standing{}, map[shard.Name]map[string]string{}
+	for at, f := range told {
+		for _, sh := range f.Shards {
+			queues[shard.Queue{VHost: at.stream.VHost, Name: sh.Queue}] = shard.InUse
 		}
-	}
-	for _, retired := range p.retired {
-		for _, r := range retired {
-			standing := shard.Retired
-			if r.Closing != "" {
-				standing = shard.Closing
+		for _, r := range f.Retired {
+			q := shard.Queue{VHost: at.stream.VHost, Name: r.Queue}
+			if queues[q] = shard.Retired; r.Closing == "" {
+				continue
 			}
-			queues[shard.Queue{VHost: name.VHost, Name: r.Queue}] = standing
-		}
-	}
-}
-
-// closing are the shards of all nodes that close.
-func (p placement) closing() map[string]string {
-	closing := map[string]string{}
-	for _, retired := range p.retired {
-		for _, r := range retired {
-			if r.Closing != "" {
-				closing[r.Queue] = r.Closing
+			queues[q] = shard.Closing
+			if closing[at.stream] == nil {
+				closing[at.stream] = map[string]string{}
 			}
+			closing[at.stream][r.Queue] = r.Closing
 		}
 	}
-	return closing
+	return queues, closing
 }
 
 // retire compares what this node has told of its shards with what its configuration
@@ -117,7 +104,7 @@ func (n *Node) addRetired(s *stream, queues []string) {
 			continue
 		}
 		n.log.Info("a shard is retired: it takes no messages and is read until it is empty", zap.String("queue", q), zap.String("vhost", s.name.VHost))
-		s.retired = append(s.retired, &retiree{queue: q, since: time.Now()})
+		s.retired = append(s.retired, &retiree{queue: q})
 	}
 }
 
@@ -133,48 +120,44 @@ func (n *Node) drain(ctx context.Context, s *stream) {
 		return
 	}
 	defer unlock()
-	queues, unbind := n.retired(s)
-	if len(queues) == 0 {
-		return
+	if queues := n.retired(s); len(queues) > 0 {
+		err = n.drainAll(ctx, s, queues)
 	}
-	err = n.drainAll(ctx, s, queues, unbind)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err != nil {
 		n.log.Warn("retired shards can't be looked after", zap.String("stream", s.name.Stream), zap.String("vhost", s.name.VHost), zap.Error(err))
-		s.dueAt = time.Now().Add(retryMax)
-	} else if s.state == Ended {
+		s.drainAt = time.Now().Add(retryMax) // the others are healed meanwhile
+	}
+	if s.state == Ended {
 		s.dueAt = time.Now().Add(n.healPause())
 	}
 }
 
-func (n *Node) drainAll(ctx context.Context, s *stream, queues, unbind []string) error {
-	if err := n.keeper.Unbind(ctx, s.name, unbind, s.settings.Local); err != nil {
-		return err
-	}
+func (n *Node) drainAll(ctx context.Context, s *stream, queues []string) error {
 	counts, err := n.keeper.Count(ctx, s.name.VHost, queues, s.settings.Local)
 	if err != nil {
 		return err
 	}
-	n.look(s, unbind, queues, counts)
+	n.look(s, queues, counts)
 	return n.bury(ctx, s)
 }
 
-// retired are the queues of the retired shards, and those that it is time to unbind.
-func (n *Node) retired(s *stream) (all, unbind []string) {
+// retired are the queues of the retired shards, if it is their time.
+func (n *Node) retired(s *stream) (all []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if time.Now().Before(s.drainAt) {
+		return nil
+	}
 	for _, r := range s.retired {
 		all = append(all, r.queue)
-		if !r.unbound && time.Since(r.since) > unbindAfter {
-			unbind = append(unbind, r.queue)
-		}
 	}
-	return all, unbind
+	return all
 }
 
 // look takes in what the broker says of retired shards.
-func (n *Node) look(s *stream, unbound, queues []string, counts []keeper.Counts) {
+func (n *Node) look(s *stream, queues []string, counts []keeper.Counts) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changed := false
@@ -184,14 +167,13 @@ func (n *Node) look(s *stream, unbound, queues []string, counts []keeper.Counts)
 			continue // it has retired meanwhile
 		}
 		c := counts[at]
-		r.unbound = r.unbound || slices.Contains(unbound, r.queue)
 		was := r.closing
 		switch {
 		case c.Gone:
 			r.queue = ""
 		case c.Missing: // its node is down
 			r.empty = 0
-		case c.Messages > 0 || !r.unbound || n.holds[shard.Queue{VHost: s.name.VHost, Name: r.queue}] > 0:
+		case c.Messages > 0 || n.holds[shard.Queue{VHost: s.name.VHost, Name: r.queue}] > 0:
 			r.empty, r.closing = 0, ""
 		case r.closing != "" && (c.Consumers > 0 || !n.free(s, r)):
 			r.empty = 0
@@ -267,7 +249,7 @@ func (n *Node) dropRetired(s *stream, queue string) {
 	if s.state != Ended || len(s.retired) > 0 {
 		return
 	}
-	n.set(shardsKey(s.name, n.cfg.Name), nil)
+	n.withdraw(s.name)
 	st := n.cluster.State()
 	for key := range st.Facts {
 		if kind, name, _, ok := parseKey(key); ok && kind == "shards" && name == s.name {
@@ -293,32 +275,41 @@ func (n *Node) Free(vhost, queue string) {
 	less(n.holds, shard.Queue{VHost: vhost, Name: queue})
 }
 
-// Used says that no session goes by a Snapshot older than snap any more, and tells
-// which of the shards that close have nothing to do with sessions of this node: if
-// snap is still the newest, none will have either.
-func (n *Node) Used(snap *shard.Snapshot) {
+// Walk begins a walk over the sessions that has each go by the Snapshot of now or a
+// newer one, and done ends it. Then this node tells of which shards that close none of
+// its sessions has anything. Those that have closed meanwhile are for the next walk:
+// a session may go by a Snapshot in which they were open.
+func (n *Node) Walk() (done func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if snap != n.snapshot.Load() {
-		return
-	}
-	for name := range n.answered {
-		if n.closing[name] == nil {
-			delete(n.answered, name)
-			n.set(holdsKey(name, n.cfg.Name), nil)
-		}
-	}
+	began := n.closing
+	return func() { n.walked(began) }
+}
+
+func (n *Node) walked(began map[shard.Name]map[string]string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for name, closing := range n.closing {
 		f := holdsFact{Free: map[string]string{}}
 		for queue, time := range closing {
 			at := shard.Queue{VHost: name.VHost, Name: queue}
-			if n.seats[at] == 0 && n.holds[at] == 0 {
+			if began[name][queue] == time && n.seats[at] == 0 && n.holds[at] == 0 {
 				f.Free[queue] = time
 			}
 		}
-		if !maps.Equal(f.Free, n.answered[name]) {
-			n.answered[name] = f.Free
-			n.set(holdsKey(name, n.cfg.Name), f)
+		n.set(holdsKey(name, n.cfg.Name), f)
+	}
+}
+
+// forgetHolds takes back what this node has said of streams none of whose shards
+// closes any more. n.mu is held.
+func (n *Node) forgetHolds(st *membership.State) {
+	for key := range st.Facts {
+		if !strings.HasPrefix(key, "holds/") {
+			continue
+		}
+		if _, name, node, ok := parseKey(key); ok && node == n.cfg.Name && n.closing[name] == nil {
+			n.set(key, nil)
 		}
 	}
 }

@@ -52,6 +52,7 @@ type stream struct {
 	differs  []string
 	failures int
 	dueAt    time.Time // when it is worked on next
+	drainAt  time.Time // when its retired shards are, at the earliest
 	working  bool      // Run has sent somebody
 	gone     bool      // it is no stream any more
 	whole    bool      // its table has had the shards of every node that runs: see settle
@@ -217,7 +218,14 @@ func (n *Node) try(ctx context.Context, s *stream) error {
 // retired ones. n.mu is held.
 func (n *Node) announce(s *stream, born string, ready []string) {
 	s.place.own = s.says(born, ready)
+	n.told[shardsOf{s.name, n.cfg.Name}] = s.place.own
 	n.set(shardsKey(s.name, n.cfg.Name), s.place.own)
+}
+
+// withdraw says that this node has no shards of a stream any more. n.mu is held.
+func (n *Node) withdraw(name shard.Name) {
+	delete(n.told, shardsOf{name, n.cfg.Name})
+	n.set(shardsKey(name, n.cfg.Name), nil)
 }
 
 // says is what this node has to say of the stream's shards.

@@ -67,9 +67,29 @@ type placement struct {
 	retired map[string][]retiredFact // by node
 }
 
+// said is what the nodes have told of their shards, whatever policies this one has.
+type said map[shardsOf]shardsFact
+
+type shardsOf struct {
+	stream shard.Name
+	node   string
+}
+
+func saidOf(st *membership.State) said {
+	all := said{}
+	for key := range st.Facts {
+		if kind, name, node, ok := parseKey(key); ok && kind == "shards" {
+			if f, live := read[shardsFact](st, key); live {
+				all[shardsOf{name, node}] = f
+			}
+		}
+	}
+	return all
+}
+
 // placements reads the streams out of the facts that a policy wants, or that have
 // shards here for which nobody has told what becomes of them.
-func placements(st *membership.State, rules *shard.Rules, self string) map[shard.Name]placement {
+func placements(st *membership.State, told said, rules *shard.Rules, self string) map[shard.Name]placement {
 	all := map[shard.Name]placement{}
 	for key := range st.Facts {
 		kind, name, _, ok := parseKey(key)
@@ -80,27 +100,22 @@ func placements(st *membership.State, rules *shard.Rules, self string) map[shard
 		if !live {
 			continue
 		}
-		own, _ := read[shardsFact](st, shardsKey(name, self))
+		own := told[shardsOf{name, self}]
 		_, match := rules.Match(name.VHost, name.Stream)
 		if match || len(own.Shards)+len(own.Retired) > 0 {
 			all[name] = placement{fact: f, own: own, ended: !match, shards: map[string][]shard.Shard{}, retired: map[string][]retiredFact{}}
 		}
 	}
-	for key := range st.Facts {
-		kind, name, node, ok := parseKey(key)
-		p, wanted := all[name]
-		if !ok || kind != "shards" || !wanted || p.fact.Destroyed {
+	for at, f := range told {
+		p, wanted := all[at.stream]
+		if !wanted || p.fact.Destroyed {
 			continue
 		}
-		f, live := read[shardsFact](st, key)
-		if !live {
-			continue
-		}
-		p.retired[node] = f.Retired
+		p.retired[at.node] = f.Retired
 		if f.Born != p.fact.Born || p.ended {
 			continue // of a former life of the stream: their bindings went with it
 		}
-		p.shards[node] = f.shards(node, node == self)
+		p.shards[at.node] = f.shards(at.node, at.node == self)
 	}
 	return all
 }

@@ -69,7 +69,7 @@ func TestPlacements(t *testing.T) {
 		shardsKey(b, "n1"): shardsFact{Born: "1", Shards: []shardFact{{Queue: "gone", Weight: 1}}},
 		"shards/x":         "nonsense", "stream/%zz/s.c": streamFact{}, nodeKey("n1"): nodeFact{},
 	})
-	got := placements(st, rules, "n1")
+	got := placements(st, saidOf(st), rules, "n1")
 	if len(got) != 1 {
 		t.Fatalf("%d streams: %v", len(got), got)
 	}

@@ -45,8 +45,9 @@ type Node interface {
 	// it has none any more.
 	Hold(vhost, queue string)
 	Free(vhost, queue string)
-	// Used says that no session goes by an older Snapshot any more.
-	Used(*shard.Snapshot)
+	// Walk begins a walk over all sessions that has each go by the newest Snapshot,
+	// and done ends it.
+	Walk() (done func())
 	Count(ctx context.Context, name shard.Name, login shard.Login) (messages, consumers int, err error)
 	Purge(ctx context.Context, name shard.Name, login shard.Login) (messages int, err error)
 	Destroy(ctx context.Context, name shard.Name, login shard.Login, ifUnused, ifEmpty bool) (messages int, err error)
@@ -200,11 +201,11 @@ func (s *Server) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
-			snap := s.node.Snapshot()
+			done := s.node.Walk()
 			for _, se := range s.all() {
 				se.tick(now)
 			}
-			s.node.Used(snap)
+			done()
 		}
 	}
 }
