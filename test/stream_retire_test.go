@@ -46,9 +46,9 @@ func (l *streamLab) untilGone(t *testing.T, v string, i int) {
 	})
 }
 
-// TestRetireFewerShards: shards that are too many get nothing new, but from who has
-// not heard of it; their messages are read through the stream, and then they are
-// deleted; whether the proxy remembers them or has to ask the broker.
+// TestRetireFewerShards: shards that are too many get nothing new and are unbound,
+// their messages are read through the stream, and then they are deleted; whether the
+// proxy remembers them or has to ask the broker.
 func TestRetireFewerShards(t *testing.T) {
 	t.Parallel()
 	for name, forgets := range map[string]bool{"remembers": false, "forgets": true} {
@@ -72,14 +72,13 @@ func TestRetireFewerShards(t *testing.T) {
 			if after[0] != before[0]+len(fresh) || after[1] != before[1] || after[2] != before[2] || before[1] == 0 || before[2] == 0 {
 				t.Errorf("the shards hold %v, and %v after %d more messages: want all of them in the first", before, after, len(fresh))
 			}
-			time.Sleep(3 * time.Second)
-			l.publishLate(t, v, 2, "late")
+			daemon.Eventually(t, streamPatience, func() error { return l.unbound(t, v, 1, 2) })
 			got := map[string]bool{}
 			for _, d := range streamDrain(t, l.channel(t), v) {
 				got[string(d.Body)] = true
 			}
-			if want := len(old) + len(fresh) + 1; len(got) != want || !got["late"] {
-				t.Errorf("%d of %d messages were read through the stream", len(got), want)
+			if len(got) != len(old)+len(fresh) {
+				t.Errorf("%d of %d messages were read through the stream", len(got), len(old)+len(fresh))
 			}
 			l.untilGone(t, v, 1)
 			l.untilGone(t, v, 2)
@@ -90,18 +89,25 @@ func TestRetireFewerShards(t *testing.T) {
 	}
 }
 
-// publishLate sends a message to a shard of v, as a proxy does that has not heard yet
-// that it is retired.
-func (l *streamLab) publishLate(t *testing.T, v string, i int, body string) {
+// unbound tells whether shards of v are bound still.
+func (l *streamLab) unbound(t *testing.T, v string, indexes ...int) error {
 	t.Helper()
 	ch := l.direct(t)
 	streamConfirm(t, ch)
-	returned := ch.NotifyReturn(make(chan amqp.Return, 1))
-	c, err := ch.PublishWithDeferredConfirm(v, "amqproxy:"+streamShard(v, i), true, false, amqp.Publishing{Body: []byte(body)})
-	streamMust(t, err)
-	if !c.Wait() || len(returned) > 0 {
-		t.Errorf("a message for shard %d of %s is lost", i, v)
+	returns := ch.NotifyReturn(make(chan amqp.Return, len(indexes)))
+	for _, i := range indexes {
+		// The messages are of no harm where they are routed: they expire at once.
+		c, err := ch.PublishWithDeferredConfirm(v, "amqproxy:"+streamShard(v, i), true, false, amqp.Publishing{Expiration: "0"})
+		if err != nil {
+			return err
+		}
+		c.Wait()
+		if len(returns) == 0 {
+			return fmt.Errorf("shard %d is still bound", i)
+		}
+		<-returns
 	}
+	return nil
 }
 
 // TestRetireUnacknowledged: what a client holds of a retired shard and has not
@@ -278,15 +284,17 @@ func TestRetireWantedAgain(t *testing.T) {
 	l.declare(t, v)
 	l.fillShards(t, v, 0, 7)
 	l.reconfigure(t, "shards-per-node: 2", "shards-per-node: 1")
-	if state := l.shardState(t, streamShard(v, 1)); state != "retired" {
-		t.Errorf("the shard is %s", state)
-	}
+	daemon.Eventually(t, streamPatience, func() error { return l.unbound(t, v, 1) })
 	l.reconfigure(t, "shards-per-node: 1", "shards-per-node: 2")
 	keys := streamKeys("k", 100)
 	l.publish(t, streamKeyed(v, keys...)...)
 	var held [2]int
 	for i := range held {
-		held[i] = len(streamDrain(t, l.direct(t), streamShard(v, i)))
+		for _, d := range streamDrain(t, l.direct(t), streamShard(v, i)) {
+			if len(d.Body) > 0 { // those of unbound are empty
+				held[i]++
+			}
+		}
 	}
 	if held[0] == 0 || held[1] <= 7 || held[0]+held[1] != len(keys)+7 {
 		t.Errorf("the shards held %v of %d messages", held, len(keys)+7)

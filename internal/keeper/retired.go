@@ -33,6 +33,21 @@ func (k *Keeper) Beyond(ctx context.Context, vhost string, name func(index int) 
 	return queues, err
 }
 
+// Unbind takes shards off the exchange of their stream. It does not mind if they are
+// not bound, or if one of the two is gone.
+func (k *Keeper) Unbind(ctx context.Context, name shard.Name, queues []string, login shard.Login) error {
+	if len(queues) == 0 {
+		return nil
+	}
+	return k.each(ctx, name.VHost, queues, login, func(ch *amqp.Channel, queue string) error {
+		err := ch.QueueUnbind(queue, shard.BindingKey(queue), name.Stream, nil)
+		if isCode(err, amqp.NotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
 // DeleteIdle deletes a queue that has no consumers and no messages; false if it has
 // some. Of unacknowledged messages the broker takes no notice.
 func (k *Keeper) DeleteIdle(ctx context.Context, vhost, queue string, login shard.Login) (deleted bool, err error) {

@@ -14,7 +14,7 @@ import (
 //	node/NODE             nodeFact, set by the node
 //	stream/VHOST/V        streamFact, set by whoever declares it; deleted with its exchange
 //	shards/VHOST/V/NODE   shardsFact, set by the node when its shards are ready
-//	holds/VHOST/V/NODE    holdsFact, set by the node while shards of anybody close
+//	holds/VHOST/V/NODE    holdsFact, set by the node while shards of anybody retire
 func nodeKey(node string) string { return "node/" + node }
 
 func streamKey(n shard.Name) string {
@@ -94,10 +94,13 @@ type retiredFact struct {
 	Closing string `json:"closing,omitempty"`
 }
 
-// holdsFact says of which closing shards no session of the node has a consumer or
-// an unacknowledged delivery, or will have.
+// holdsFact says what the sessions of a node have to do with retired shards.
 type holdsFact struct {
-	Free map[string]string `json:"free"` // queue → its retiredFact.Closing
+	// Left are those that all sessions know of: they send them nothing more.
+	Left []string `json:"left"`
+	// Free are those that close, by what retiredFact says of that, of which no session
+	// has a consumer or an unacknowledged delivery, or will have.
+	Free map[string]string `json:"free"`
 }
 
 type shardFact struct {

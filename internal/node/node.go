@@ -58,7 +58,7 @@ type Node struct {
 	seats     map[shard.Queue]int // consumers of this proxy's clients, by shard
 	holds     map[shard.Queue]int // sessions with unacknowledged deliveries of a shard
 	told      said
-	closing   map[shard.Name]map[string]string // shards of anybody that close, see retiredFact; not changed
+	retiring  map[shard.Name]map[string]string // retired shards of anybody, see standings
 	quorum    map[shard.Queue]*leader          // of quorum shards whose nodes do not serve
 	members   map[string]member
 	condition Condition
@@ -225,8 +225,8 @@ func (n *Node) publish(places map[shard.Name]placement) {
 		serves[node] = m.serves(now, n.cfg.LostGrace, n.dead[node])
 	}
 	tables := make(map[shard.Name]*shard.Table, len(places))
-	queues, closing := n.told.standings()
-	n.closing = closing
+	queues, retiring := n.told.standings()
+	n.retiring = retiring
 	others := make(map[shard.Name]shard.Verdict, len(n.none)+len(n.changes))
 	for name, p := range places {
 		s := n.streams[name]

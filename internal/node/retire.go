@@ -15,10 +15,9 @@ import (
 )
 
 // A shard retires when this node's configuration does not want it any more. It
-// leaves every table at once, and is read through its stream until it is empty. It
-// stays bound: who has not heard of it yet may send it messages still. To delete it
-// is safe only when all have heard, and while nobody holds a delivery of it that is
-// not acknowledged, which the broker does not tell:
+// leaves every table at once, is unbound when all have said that they know, and is read
+// through its stream until it is empty. To delete it then is safe only while nobody
+// holds a delivery of it that is not acknowledged, which the broker does not tell:
 //
 //	retired   it was counted empty twice                                   ─► closing
 //	closing   every proxy moves its consumers away, and says in a holdsFact when
@@ -33,7 +32,8 @@ const emptyTwice = 2
 type retiree struct {
 	queue   string
 	closing string // see retiredFact
-	empty   int    // how often in a row it was seen empty
+	unbound bool
+	empty   int // how often in a row it was seen empty
 }
 
 // readable are the retired shards that are read through the stream.
@@ -46,27 +46,27 @@ func (s *stream) readable(node string) (all []shard.Shard) {
 	return all
 }
 
-// standings tells what queues are as shards, and which of them close: of all streams,
-// for a client may read any queue by its name.
-func (told said) standings() (queues map[shard.Queue]shard.Standing, closing map[shard.Name]map[string]string) {
-	queues, closing = map[shard.Queue]shard.Standing{}, map[shard.Name]map[string]string{}
+// standings tells what queues are as shards, and when those close that are retired, see
+// retiredFact: of all streams, for a client may read any queue by its name.
+func (told said) standings() (queues map[shard.Queue]shard.Standing, retired map[shard.Name]map[string]string) {
+	queues, retired = map[shard.Queue]shard.Standing{}, map[shard.Name]map[string]string{}
 	for at, f := range told {
 		for _, sh := range f.Shards {
 			queues[shard.Queue{VHost: at.stream.VHost, Name: sh.Queue}] = shard.InUse
 		}
 		for _, r := range f.Retired {
-			q := shard.Queue{VHost: at.stream.VHost, Name: r.Queue}
-			if queues[q] = shard.Retired; r.Closing == "" {
-				continue
+			standing := shard.Retired
+			if r.Closing != "" {
+				standing = shard.Closing
 			}
-			queues[q] = shard.Closing
-			if closing[at.stream] == nil {
-				closing[at.stream] = map[string]string{}
+			queues[shard.Queue{VHost: at.stream.VHost, Name: r.Queue}] = standing
+			if retired[at.stream] == nil {
+				retired[at.stream] = map[string]string{}
 			}
-			closing[at.stream][r.Queue] = r.Closing
+			retired[at.stream][r.Queue] = r.Closing
 		}
 	}
-	return queues, closing
+	return queues, retired
 }
 
 // retire compares what this node has told of its shards with what its configuration
@@ -120,8 +120,8 @@ func (n *Node) drain(ctx context.Context, s *stream) {
 		return
 	}
 	defer unlock()
-	if queues := n.retired(s); len(queues) > 0 {
-		err = n.drainAll(ctx, s, queues)
+	if queues, unbind := n.retired(s); len(queues) > 0 {
+		err = n.drainAll(ctx, s, queues, unbind)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -134,30 +134,37 @@ func (n *Node) drain(ctx context.Context, s *stream) {
 	}
 }
 
-func (n *Node) drainAll(ctx context.Context, s *stream, queues []string) error {
+func (n *Node) drainAll(ctx context.Context, s *stream, queues, unbind []string) error {
+	if err := n.keeper.Unbind(ctx, s.name, unbind, s.settings.Local); err != nil {
+		return err
+	}
 	counts, err := n.keeper.Count(ctx, s.name.VHost, queues, s.settings.Local)
 	if err != nil {
 		return err
 	}
-	n.look(s, queues, counts)
+	n.look(s, unbind, queues, counts)
 	return n.bury(ctx, s)
 }
 
-// retired are the queues of the retired shards, if it is their time.
-func (n *Node) retired(s *stream) (all []string) {
+// retired are the queues of the retired shards, if it is their time, and those that
+// are to be unbound.
+func (n *Node) retired(s *stream) (all, unbind []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if time.Now().Before(s.drainAt) {
-		return nil
+		return nil, nil
 	}
 	for _, r := range s.retired {
 		all = append(all, r.queue)
+		if !r.unbound && n.all(s.name, func(f holdsFact) bool { return slices.Contains(f.Left, r.queue) }) {
+			unbind = append(unbind, r.queue)
+		}
 	}
-	return all
+	return all, unbind
 }
 
 // look takes in what the broker says of retired shards.
-func (n *Node) look(s *stream, queues []string, counts []keeper.Counts) {
+func (n *Node) look(s *stream, unbound, queues []string, counts []keeper.Counts) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	changed := false
@@ -167,13 +174,14 @@ func (n *Node) look(s *stream, queues []string, counts []keeper.Counts) {
 			continue // it has retired meanwhile
 		}
 		c := counts[at]
+		r.unbound = r.unbound || slices.Contains(unbound, r.queue)
 		was := r.closing
 		switch {
 		case c.Gone:
 			r.queue = ""
 		case c.Missing: // its node is down
 			r.empty = 0
-		case c.Messages > 0 || n.holds[shard.Queue{VHost: s.name.VHost, Name: r.queue}] > 0:
+		case c.Messages > 0 || !r.unbound || n.holds[shard.Queue{VHost: s.name.VHost, Name: r.queue}] > 0:
 			r.empty, r.closing = 0, ""
 		case r.closing != "" && (c.Consumers > 0 || !n.free(s, r)):
 			r.empty = 0
@@ -191,15 +199,20 @@ func (n *Node) look(s *stream, queues []string, counts []keeper.Counts) {
 }
 
 // free tells whether every proxy has said that nothing of its sessions is left on a
-// shard that closes. One that has ended in order has no sessions, and those of one
-// whose broker is down too have no deliveries. n.mu is held.
+// shard that closes. n.mu is held.
 func (n *Node) free(s *stream, r *retiree) bool {
+	return n.all(s.name, func(f holdsFact) bool { return f.Free[r.queue] == r.closing })
+}
+
+// all tells whether every proxy has said something. One that has ended in order has no
+// sessions, and those of one whose broker is down too have no deliveries. n.mu is held.
+func (n *Node) all(name shard.Name, has func(holdsFact) bool) bool {
 	st := n.cluster.State()
 	for node, m := range n.members {
 		if m.presence == membership.Lost && (m.condition == Stopping || n.dead[node]) {
 			continue
 		}
-		if f, _ := read[holdsFact](st, holdsKey(s.name, node)); f.Free[r.queue] != r.closing {
+		if f, _ := read[holdsFact](st, holdsKey(name, node)); !has(f) {
 			return false
 		}
 	}
@@ -276,39 +289,44 @@ func (n *Node) Free(vhost, queue string) {
 }
 
 // Walk begins a walk over the sessions that has each go by the Snapshot of now or a
-// newer one, and done ends it. Then this node tells of which shards that close none of
-// its sessions has anything. Those that have closed meanwhile are for the next walk:
-// a session may go by a Snapshot in which they were open.
+// newer one, and done ends it. Then this node tells which retired shards its sessions
+// know of, and of which that close none of them has anything. Those that have retired or
+// closed meanwhile are for the next walk: a session may go by a Snapshot of before.
 func (n *Node) Walk() (done func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	began := n.closing
+	began := n.retiring
 	return func() { n.walked(began) }
 }
 
 func (n *Node) walked(began map[shard.Name]map[string]string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for name, closing := range n.closing {
+	for name, retired := range n.retiring {
 		f := holdsFact{Free: map[string]string{}}
-		for queue, time := range closing {
+		for queue, closing := range retired {
+			before, known := began[name][queue]
 			at := shard.Queue{VHost: name.VHost, Name: queue}
-			if began[name][queue] == time && n.seats[at] == 0 && n.holds[at] == 0 {
-				f.Free[queue] = time
+			if known {
+				f.Left = append(f.Left, queue)
+			}
+			if known && closing != "" && closing == before && n.seats[at] == 0 && n.holds[at] == 0 {
+				f.Free[queue] = closing
 			}
 		}
+		slices.Sort(f.Left)
 		n.set(holdsKey(name, n.cfg.Name), f)
 	}
 }
 
-// forgetHolds takes back what this node has said of streams none of whose shards
-// closes any more. n.mu is held.
+// forgetHolds takes back what this node has said of streams none of whose shards is
+// retired any more. n.mu is held.
 func (n *Node) forgetHolds(st *membership.State) {
 	for key := range st.Facts {
 		if !strings.HasPrefix(key, "holds/") {
 			continue
 		}
-		if _, name, node, ok := parseKey(key); ok && node == n.cfg.Name && n.closing[name] == nil {
+		if _, name, node, ok := parseKey(key); ok && node == n.cfg.Name && n.retiring[name] == nil {
 			n.set(key, nil)
 		}
 	}

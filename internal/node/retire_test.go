@@ -85,7 +85,7 @@ func TestRetire(t *testing.T) {
 // seen lets the node look at the shard that retires, with what the broker says of it.
 func (n *Node) seen(s *stream, c keeper.Counts) *retiree {
 	r := s.retired[0]
-	n.look(s, []string{r.queue}, []keeper.Counts{c})
+	n.look(s, nil, []string{r.queue}, []keeper.Counts{c})
 	n.reconcile()
 	return r
 }
@@ -106,7 +106,8 @@ func TestLook(t *testing.T) {
 		closing bool
 		empty   int
 	}{
-		{"empty once", func() {}, empty, false, 1},
+		{"it is bound still", func() {}, empty, false, 0},
+		{"empty once", func() { r.unbound = true }, empty, false, 1},
 		{"its node is down", func() {}, keeper.Counts{Missing: true}, false, 0},
 		{"empty once more", func() {}, empty, false, 1},
 		{"messages", func() {}, keeper.Counts{Messages: 1}, false, 0},
@@ -243,8 +244,34 @@ func TestWalk(t *testing.T) {
 func TestRetiredPause(t *testing.T) {
 	n, s := fewer(t, nil)
 	due := s.dueAt
-	n.drain(t.Context(), s) // there is no broker
-	if all := n.retired(s); len(all) > 0 || time.Until(s.drainAt) < retryMax/2 || !s.dueAt.Equal(due) {
+	if err := n.keeper.Unbind(t.Context(), drained, []string{"q"}, s.settings.Local); err == nil {
+		t.Fatal("there is a broker")
+	}
+	n.drain(t.Context(), s)
+	if all, _ := n.retired(s); len(all) > 0 || time.Until(s.drainAt) < retryMax/2 || !s.dueAt.Equal(due) {
 		t.Errorf("%v are due, the next time is in %s", all, time.Until(s.drainAt))
+	}
+}
+
+// TestUnbind: a retired shard is unbound when every proxy that may have sessions has
+// said that they know.
+func TestUnbind(t *testing.T) {
+	n, s := fewer(t, map[string]any{nodeKey("n2"): nodeFact{Condition: Running}, nodeKey("n3"): nodeFact{Condition: Stopping}})
+	if _, unbind := n.retired(s); len(unbind) > 0 {
+		t.Errorf("nobody has said anything, and %v would be unbound", unbind)
+	}
+	n.Walk()()
+	if _, unbind := n.retired(s); len(unbind) > 0 {
+		t.Errorf("n2 has said nothing, and %v would be unbound", unbind)
+	}
+	n.tell(holdsKey(drained, "n2"), holdsFact{Left: []string{local(2)}})
+	if _, unbind := n.retired(s); !slices.Equal(unbind, []string{local(2)}) {
+		t.Errorf("%v would be unbound, want what both know of", unbind)
+	}
+	began := n.Walk()
+	n.tell(shardsKey(drained, "n2"), shardsFact{Born: "1", Retired: []retiredFact{{Queue: "late"}}})
+	began()
+	if f, _ := n.says(t, holdsKey(drained, "n1")); !slices.Equal(f.Left, []string{local(1), local(2)}) {
+		t.Errorf("this node says of %v that its sessions know", f.Left)
 	}
 }
