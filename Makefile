@@ -10,7 +10,7 @@ build: ## build bin/amqproxy
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/amqproxy ./cmd/amqproxy
 
 test: lint clients test-fast ## install what the tests need, and pass all of them
-	$(MAKE) fuzz FUZZTIME=5s
+	$(MAKE) fuzz FUZZTIME=10000x
 	$(MAKE) e2e
 
 test-fast: ## the tests that need no broker, with the race detector
@@ -19,10 +19,10 @@ test-fast: ## the tests that need no broker, with the race detector
 e2e: rabbitmq clients ## the end to end tests on real RabbitMQ
 	$(GO) test -race -count=1 -timeout 18m ./test/...
 
-fuzz: ## run every fuzz target for FUZZTIME
+fuzz: ## run every fuzz target for FUZZTIME, as 20s or 10000x
 	@set -e; for p in $$($(GO) list ./... | grep -v /test); do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x $$p; \
 		done; done
 
 lint: ## formatting and go vet
