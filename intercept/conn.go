@@ -157,7 +157,7 @@ func (c *Conn) FromClient(f frame.Frame, out *Out) error {
 		return nil
 	}
 	if n > c.channelMax && c.channelMax > 0 { // RabbitMQ counts channels only, and we keep memory by number
-		return &frame.ConnError{Code: frame.ChannelErrorCode, Text: fmt.Sprintf("channel number %d is above the channel_max of %d", n, c.channelMax)}
+		return &frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("channel number %d is above the negotiated channel_max (%d)", n, c.channelMax)}
 	}
 	c.channelFromClient(n, f, out)
 	return nil
