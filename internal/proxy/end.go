@@ -141,7 +141,8 @@ func (se *session) shut(why *frame.ConnError) {
 	se.commit(&out, nil)
 }
 
-// close ends what is left of the session, joins its goroutines and logs its end.
+// close ends what is left of the session, joins its goroutines and logs its end. The
+// last of its readers calls it.
 func (se *session) close() {
 	se.cut("proxy", "ended")
 	se.errands.Wait()
@@ -154,4 +155,5 @@ func (se *session) close() {
 		zap.String("user", se.handshake.login.User), zap.String("vhost", se.handshake.vhost),
 		zap.Duration("after", time.Since(se.started).Round(time.Millisecond)),
 		zap.Uint64("bytes_in", se.bytes.fromClient), zap.Uint64("bytes_out", se.bytes.toClient))
+	se.done()
 }

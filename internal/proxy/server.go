@@ -155,15 +155,19 @@ func (s *Server) accept(conn net.Conn) {
 	}
 	s.sessions[se] = true
 	s.from[addr]++
-	s.running.Go(func() {
-		se.run()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.sessions, se)
-		if s.from[addr]--; s.from[addr] == 0 {
-			delete(s.from, addr)
-		}
-	})
+	s.running.Add(1)
+	go se.run(func() { s.ended(se, addr) }) // joined by running, as all that it starts
+}
+
+// ended forgets a session.
+func (s *Server) ended(se *session, addr string) {
+	defer s.running.Done()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sessions, se)
+	if s.from[addr]--; s.from[addr] == 0 {
+		delete(s.from, addr)
+	}
 }
 
 // over tells whether one more is too many.

@@ -33,7 +33,9 @@ type session struct {
 	client *side
 	home   *side // nil until it is dialled
 
+	done      func()
 	mu        sync.Mutex
+	readers   int        // that have not ended; the last one closes the session
 	room      *sync.Cond // something was written, answered or ended
 	handshake handshake
 	core      *intercept.Conn // nil before connection.open
@@ -55,25 +57,23 @@ func newSession(s *Server, conn net.Conn) (*session, error) {
 	return se, nil
 }
 
-// run is the session's life.
-func (se *session) run() {
-	defer se.close()
+// run begins the session, which ends with the last of its readers. Then it calls done.
+func (se *session) run(done func()) {
+	se.done = done
 	deadline := se.started.Add(se.server.cfg.HandshakeTimeout)
 	se.client.conn.SetReadDeadline(deadline)
 	if !se.greeted() {
+		se.close()
 		return
 	}
-	var reading sync.WaitGroup
-	dialled := make(chan struct{})
-	se.errands.Go(func() { // for as long as it dials: readers have small stacks
-		defer close(dialled)
-		if home := se.connect(deadline); home != nil {
-			reading.Go(func() { se.read(home) })
-		}
-	})
-	<-dialled
+	dialled := make(chan *side)
+	se.errands.Go(func() { dialled <- se.connect(deadline) }) // which needs more stack than a reader keeps
+	se.readers = 1
+	if home := <-dialled; home != nil {
+		se.readers = 2
+		go se.read(home)
+	}
 	se.read(se.client)
-	reading.Wait()
 }
 
 // connect makes the home link; if the broker can't be reached the client is told,
@@ -136,16 +136,19 @@ func (se *session) dial(deadline time.Time) (*side, error) {
 	return home, err
 }
 
-// read takes frames from a side until it ends.
+// read takes frames from a side until it ends. When the session is open it goes on in
+// a goroutine with a fresh, small stack: most of its time it waits.
 func (se *session) read(from *side) {
-	var out intercept.Out
-	defer out.Reset()
+	moved := from.open
 	for {
-		done, err := se.batch(from, &out) // what came with the protocol header, at first
-		out.Reset()
+		done, err := se.takeBatch(from) // what came with the protocol header, at first
 		if err != nil {
 			from.reader.Drop()
 			from.discard(lingerTime) // so that it can hear why before the socket closes
+		}
+		if from.open && !moved && !done && err == nil {
+			go se.read(from)
+			return
 		}
 		n := 0
 		if !done && err == nil {
@@ -154,10 +157,33 @@ func (se *session) read(from *side) {
 		if done || err != nil {
 			from.reader.Drop()
 			se.ended(from, err)
+			se.readEnded()
 			return
 		}
 		from.reader.Filled(n)
 	}
+}
+
+// readEnded closes the session if no reader is left.
+func (se *session) readEnded() {
+	se.mu.Lock()
+	se.readers--
+	last := se.readers == 0
+	se.mu.Unlock()
+	if last {
+		se.close()
+	}
+}
+
+// outs lends what a batch is written into: a reader that waits needs none.
+var outs = sync.Pool{New: func() any { return new(intercept.Out) }}
+
+func (se *session) takeBatch(from *side) (done bool, err error) {
+	out := outs.Get().(*intercept.Out)
+	done, err = se.batch(from, out)
+	out.Reset()
+	outs.Put(out)
+	return done, err
 }
 
 // batch takes all whole frames that were read and writes what comes of them.
@@ -187,6 +213,7 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 	if err != nil {
 		se.fault(from, err, out)
 	}
+	from.open = se.handshake.homeDone
 	writes := se.commit(out, se.other(from))
 	se.mu.Unlock()
 

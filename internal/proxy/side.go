@@ -39,6 +39,7 @@ type side struct {
 	take   func(fd uintptr) bool // made once: a new closure a read would be an allocation
 	n      int
 	err    error
+	open   bool // the session was open at its last batch
 
 	// Guarded by the session's lock.
 	out      outbox
