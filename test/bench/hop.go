@@ -80,6 +80,7 @@ definitions:
   bench: {shards-per-node: %d, queue-arguments: {%s}}
 policies:
   - {name: bench, pattern: '^shard\.', stream-definition: bench}
+limits: {declare-timeout: 1m} # a flood on one processor leaves little for errands
 `, nodeName, target, dir, shards, strings.NewReplacer("=", ": ", " ", ", ").Replace(queueLimits))
 	file := filepath.Join(dir, "amqproxy.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
