@@ -42,6 +42,7 @@ type back struct {
 type entry struct {
 	tag   uint64 // the client's, or the id of what had come back
 	key   uint64 // the hash of the routing key
+	queue uint32 // the shard, by its ID; 0 if it is for no stream
 	flags entryFlags
 }
 
@@ -97,9 +98,9 @@ func (g *leg) held() uint64 {
 }
 
 // publish notes the client's next publish, which goes to a leg.
-func (l *ledger) publish(leg int, key uint64, mandatory bool) {
+func (l *ledger) publish(leg int, key uint64, queue uint32, mandatory bool) {
 	l.tags.sent++
-	e := entry{tag: l.tags.sent, key: key}
+	e := entry{tag: l.tags.sent, key: key, queue: queue}
 	if mandatory {
 		e.flags = entryMandatory
 	}
@@ -117,8 +118,12 @@ func (l *ledger) cameBack(leg int) (id uint64) {
 }
 
 // sendAgain notes that a message which had come back goes to a leg again.
-func (l *ledger) sendAgain(id uint64, leg int) {
-	l.legs[leg].push(entry{tag: id, flags: entryAgain})
+func (l *ledger) sendAgain(id uint64, leg int, key uint64, queue uint32, mandatory bool) {
+	e := entry{tag: id, key: key, queue: queue, flags: entryAgain}
+	if mandatory {
+		e.flags |= entryMandatory
+	}
+	l.legs[leg].push(e)
 }
 
 // giveUp says that a message which came back can't be stored: who it was among those
@@ -132,17 +137,17 @@ func (l *ledger) giveUp(id uint64) {
 	}
 }
 
-// wantsReturn tells whether a publish with this key that may be the one that has
-// come back on a leg was mandatory for the client.
-func (l *ledger) wantsReturn(leg int, key uint64) bool {
+// candidates gives publishes to shards that are not settled and may be the one that has
+// come back on a leg, by its key: until yield says that it is enough. Of those that are
+// held the ack came before.
+func (l *ledger) candidates(leg int, key uint64, yield func(*entry) bool) {
 	g := &l.legs[leg]
 	for i := range g.entries.n {
 		e := g.entries.at(i)
-		if e.key == key && e.flags&(entryMandatory|entryDone|entryAgain) == entryMandatory {
-			return true
+		if e.key == key && e.queue != 0 && e.flags&entryDone == 0 && !yield(e) {
+			return
 		}
 	}
-	return false
 }
 
 // settle takes a broker's ack or nack of a leg's publishes.
@@ -229,24 +234,32 @@ func (g *leg) trim() {
 // outstanding tells whether any publish is not settled.
 func (l *ledger) outstanding() bool { return l.tags.outstanding() }
 
-// tell gives what the client has to be told since it was asked last: single nacks
-// and acks, and an ack of everything up to a tag, 0 if there is none. They hold until
-// the next call of another method.
-func (l *ledger) tell() (nacks, acks []uint64, upTo uint64) {
-	acks = l.acked[:0]
+// news is what the client has to be told: single nacks and acks, and an ack of
+// everything up to a tag, 0 if there is none.
+type news struct {
+	nacks, acks []uint64
+	upTo        uint64
+	confirmed   uint64 // how many publishes are acked by it
+}
+
+// tell gives the news since it was asked last, which hold until the next call of
+// another method.
+func (l *ledger) tell() (n news) {
+	n.confirmed = uint64(len(l.acked))
+	acks := l.acked[:0]
 	for _, tag := range l.acked {
 		if tag <= l.tags.low {
-			upTo = max(upTo, tag)
+			n.upTo = max(n.upTo, tag)
 		}
 	}
 	for _, tag := range l.acked {
-		if tag > upTo {
+		if tag > n.upTo {
 			acks = append(acks, tag)
 		}
 	}
-	nacks = l.nacked
+	n.acks, n.nacks = acks, l.nacked
 	l.acked, l.nacked = l.acked[:0], l.nacked[:0]
-	return nacks, acks, upTo
+	return n
 }
 
 // ring is a queue of entries whose memory is used again.

@@ -36,7 +36,7 @@ type naiveLeg struct {
 func (n *naive) publish(leg int) {
 	n.sent++
 	n.legs[leg].messages = append(n.legs[leg].messages, n.sent)
-	n.l.publish(leg, 7, n.sent%2 == 0)
+	n.l.publish(leg, 7, 1, n.sent%2 == 0)
 }
 
 // route has the broker take the next message of a leg: it stores it, sends it back,
@@ -87,20 +87,22 @@ func (n *naive) again() {
 	}
 	leg := rapid.IntRange(0, len(n.legs)-1).Draw(n.t, "to")
 	n.legs[leg].messages = append(n.legs[leg].messages, b.message)
-	n.l.sendAgain(b.id, leg)
+	n.l.sendAgain(b.id, leg, 7, 1, false)
 }
 
 // tell takes what the client is told: of every tag once, and of one that is not stored
 // never an ack.
 func (n *naive) tell() {
-	nacks, acks, upTo := n.l.tell()
-	for _, tag := range nacks {
-		n.once(int(tag))
+	news := n.l.tell()
+	for _, tag := range news.nacks {
+		if n.once(int(tag)); n.nacks == 0 {
+			n.t.Fatalf("tag %d is nacked, and the broker has nacked nothing", tag)
+		}
 	}
-	for _, tag := range acks {
+	for _, tag := range news.acks {
 		n.ack(int(tag))
 	}
-	for tag := 1; tag <= int(upTo); tag++ {
+	for tag := 1; tag <= int(news.upTo); tag++ {
 		if n.told[tag] == 0 {
 			n.ack(tag)
 		}
