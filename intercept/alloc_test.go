@@ -83,6 +83,37 @@ func TestNoAllocationPerMessage(t *testing.T) {
 	}
 }
 
+// TestNoAllocationPerConfirm: nor does the ledger of publishes to streams, whether the
+// broker confirms singly or many at once.
+func TestNoAllocationPerConfirm(t *testing.T) {
+	for _, multiple := range []bool{false, true} {
+		b := newBatch(t, "client", true, paths[0].lines...)
+		if feed(b.conn, "client", text("1 confirm.select nowait"), &b.out) != nil {
+			t.Fatal("no confirms")
+		}
+		acks, sent := make([]byte, 0, perBatch*32), uint64(0)
+		round := func() {
+			b.run()
+			acks = acks[:0]
+			for range perBatch {
+				if sent++; !multiple || sent%perBatch == 0 {
+					acks = frame.Build(acks, 1, frame.BasicAck).LongLong(sent).Bit(multiple).End()
+				}
+			}
+			if feed(b.conn, "home", acks, &b.out) != nil {
+				t.Fatal("refused")
+			}
+		}
+		round()
+		if n := testing.AllocsPerRun(200, round); n != 0 {
+			t.Errorf("multiple %v: %v allocations for %d messages and their confirms", multiple, n, perBatch)
+		}
+		if b.conn.unsettled() || b.conn.tally.total.Confirmed.Load() < sent-perBatch {
+			t.Errorf("multiple %v: %d publishes, %d confirmed", multiple, sent, b.conn.tally.total.Confirmed.Load())
+		}
+	}
+}
+
 // TestFewPieces: a batch of small messages is one piece for the vectored write, or
 // two, and not one for each frame. Where nothing is changed it is the input itself.
 func TestFewPieces(t *testing.T) {

@@ -12,9 +12,16 @@ type channel struct {
 	number uint16
 	state  chState
 
-	publish  publish // the content that the client is sending
-	down     content // the content that the broker is sending
-	confirms confirms
+	publish   publish // the content that the client is sending
+	down      content // the content that the broker is sending
+	confirms  confirms
+	ledger    *ledger   // of a channel that confirms, from its first publish to a stream on
+	comeback  *comeback // what the broker is sending back
+	again     []again   // messages that wait for the end of what the client sends, to go to another shard
+	later     []again   // the same, for the next tick
+	laterSize int       // in octets
+	copies    []bccCopy // of BCC headers that publishes had of their own
+	wants     wants     // what publishes to streams were like, without a ledger
 
 	due        int // answers of the broker's that the client waits for
 	wait       wait
@@ -48,6 +55,7 @@ const (
 	chOpen         chState = iota
 	chClientCloses         // the client's channel.close went up
 	chBrokerClosed         // the broker's channel.close went down
+	chSettling             // the client's channel.close waits for the confirms that are due
 	chFailing              // we are to close it, and wait for the confirms that are due
 	chLegClosing           // our channel.close went up
 	chTold                 // our channel.close went down
@@ -119,7 +127,7 @@ func (c *Conn) unopened(n uint16, f frame.Frame, out *Out) {
 func (c *Conn) remove(ch *channel, out *Out) {
 	c.release(ch, out)
 	c.dropHeld(ch)
-	if ch.state == chFailing {
+	if ch.waitsToClose() {
 		c.failing--
 	}
 	c.channels[ch.number] = nil
@@ -136,6 +144,10 @@ func (c *Conn) release(ch *channel, out *Out) {
 		c.leaves(k, out)
 	}
 	ch.consumers = nil
+	if len(ch.later) > 0 {
+		c.waiting--
+	}
+	ch.again, ch.later, ch.comeback, ch.copies = nil, nil, nil, nil
 	c.unwatch(ch, out)
 }
 
@@ -192,7 +204,11 @@ func (c *Conn) replyUnless(ch *channel, nowait bool, m frame.Method, out *Out) {
 // contentFromHome takes a header or body frame from the broker.
 func (c *Conn) contentFromHome(ch *channel, f frame.Frame, out *Out) {
 	ch.down.next(f)
-	out.Client.view(f)
+	if ch.comeback != nil {
+		c.comesBack(ch, f, out)
+	} else {
+		out.Client.view(f)
+	}
 	if len(ch.deferred) > 0 && !ch.down.busy() {
 		out.Client.own(ch.deferred)
 		ch.deferred = nil
@@ -214,9 +230,52 @@ func (c *Conn) fail(ch *channel, e *frame.ChannelError, out *Out) {
 	ch.fault = e
 	ch.state = chFailing
 	c.failing++
-	if !ch.confirms.outstanding() {
+	if !ch.outstanding() {
 		c.closeLeg(ch, out)
 	}
+}
+
+// outstanding tells whether publishes of the channel are not settled.
+func (ch *channel) outstanding() bool {
+	if ch.ledger != nil {
+		return ch.ledger.outstanding()
+	}
+	return ch.confirms.outstanding()
+}
+
+// waitsToClose tells whether a close waits for confirms.
+func (ch *channel) waitsToClose() bool { return ch.state == chFailing || ch.state == chSettling }
+
+// closeSettled goes on with a close that has waited.
+func (c *Conn) closeSettled(ch *channel, out *Out) {
+	switch ch.state {
+	case chFailing:
+		c.closeLeg(ch, out)
+	case chSettling:
+		c.failing--
+		c.closeUp(ch, ch.wait.frame, out)
+	}
+}
+
+// clientCloses takes a client's channel.close. RabbitMQ would have dealt with the
+// publishes before it: what comes back of them can be sent again only before it goes
+// up.
+func (c *Conn) clientCloses(ch *channel, f frame.Frame, out *Out) {
+	if ch.ledger == nil || !ch.outstanding() {
+		c.sendKept(ch, out)
+		c.closeUp(ch, f, out)
+		return
+	}
+	ch.state = chSettling
+	ch.deadline = time.Time{}
+	ch.wait.frame = append(frame.Frame(nil), f...)
+	c.failing++
+}
+
+func (c *Conn) closeUp(ch *channel, f frame.Frame, out *Out) {
+	ch.state = chClientCloses
+	c.owes(ch)
+	out.Home.own(f)
 }
 
 func (c *Conn) closeLeg(ch *channel, out *Out) {
@@ -245,6 +304,7 @@ func (c *Conn) closingFromClient(ch *channel, f frame.Frame, out *Out) {
 		if m == frame.ChannelCloseOk { // the number is free, whatever is still due
 			c.remove(ch, out)
 		}
+	case chSettling: // nothing counts behind its close
 	case chFailing, chLegClosing:
 		ch.left = ch.left || m == frame.ChannelClose
 	case chTold:
@@ -317,6 +377,11 @@ func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
 		}
 	case chOpen:
 		ch.state = chBrokerClosed
+	case chSettling: // the two crossed, as if the client's had gone up
+		c.failing--
+		out.Home.own(ch.wait.frame)
+		c.owes(ch)
+		ch.state = chBrokerClosed
 	}
 	if ch.wait.what == waitDeclareOk {
 		f = c.inTheWay(ch, f)
@@ -338,12 +403,18 @@ func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
 	}
 }
 
-// settled takes the broker's ack or nack of publishes.
-func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) {
+// settled takes the broker's ack or nack of publishes; true when what the client is
+// told of it was told here.
+func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) (told bool) {
 	a := f.Args()
 	tag, multiple := a.LongLong(), a.Bit()
 	if !a.OK() {
-		return
+		return false
+	}
+	if ch.ledger != nil {
+		ch.ledger.settle(0, tag, multiple, f.Method() == frame.BasicAck)
+		c.tell(ch, out)
+		return true
 	}
 	n := ch.confirms.settle(tag, multiple)
 	if f.Method() == frame.BasicAck {
@@ -351,10 +422,8 @@ func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) {
 	} else {
 		c.tally.all.nacked += n
 	}
-	if ch.confirms.outstanding() {
-		return
+	if !ch.outstanding() {
+		c.closeSettled(ch, out)
 	}
-	if ch.state == chFailing {
-		c.closeLeg(ch, out)
-	}
+	return false
 }

@@ -43,6 +43,15 @@ func (c *confirms) settle(tag uint64, multiple bool) uint64 {
 	return c.low + c.singly - before
 }
 
+// has tells whether a tag is settled.
+func (c *confirms) has(tag uint64) bool {
+	if tag <= c.low {
+		return true
+	}
+	i := (tag - c.base) / 64
+	return i < uint64(len(c.beyond)) && c.beyond[i]&(1<<(tag%64)) != 0
+}
+
 // mark notes a tag beyond low.
 func (c *confirms) mark(tag uint64) {
 	i := (tag - c.base) / 64

@@ -35,9 +35,12 @@ type Conn struct {
 	open     int
 	failing  int            // channels whose close waits for confirms
 	watching int            // channels that have a watch
+	waiting  int            // channels that keep messages for the next tick
 	holds    map[string]int // deliveries that are not acknowledged, and consumers by name, by watched queue
 	owed     map[uint16]int // close-oks of the broker's for closes of the client's, by number
 
+	failed   map[uint32]int // shards that messages came back from lately, by ID, and for how many ticks
+	leaving  frame.Frame    // the client's connection.close, which waits for the confirms that are due
 	phase    phase
 	parting  *frame.ConnError // why we close
 	deadline time.Time        // of the wait for confirms before we close
@@ -84,6 +87,7 @@ func (c *Conn) Use(snap *shard.Snapshot) {
 	if snap != c.snap {
 		c.snap = snap
 		clear(c.names)
+		clear(c.failed)
 	}
 }
 
@@ -149,6 +153,9 @@ func (c *Conn) FromClient(f frame.Frame, out *Out) error {
 	}
 	if c.phase != running {
 		c.partingClient(f, out)
+		return nil
+	}
+	if c.leaving != nil { // nothing counts behind connection.close
 		return nil
 	}
 	n := f.Channel()
@@ -230,9 +237,7 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 		ch.tx = true
 		c.forward(ch, f, out)
 	case frame.ChannelClose:
-		ch.state = chClientCloses
-		c.owes(ch)
-		out.Home.view(f)
+		c.clientCloses(ch, f, out)
 	default:
 		c.forward(ch, f, out)
 	}
@@ -274,8 +279,17 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		c.watchDelivery(ch, f, out)
 	case frame.BasicReturn:
 		c.returned(ch, f)
+		if c.beginsComeback(ch, f) {
+			return
+		}
 	case frame.BasicAck, frame.BasicNack:
-		c.settled(ch, f, out)
+		if c.settled(ch, f, out) {
+			return
+		}
+	case frame.TxCommitOk:
+		if c.commitLost(ch, out) {
+			return
+		}
 	case frame.BasicGetOk, frame.BasicGetEmpty:
 		if c.getAnswered(ch, f, out) {
 			return
@@ -311,6 +325,11 @@ func (c *Conn) connectionFromClient(f frame.Frame, out *Out) {
 	switch f.Method() {
 	case frame.ConnectionClose:
 		c.closedBy("client", f)
+		if c.unsettledLedgers() { // see clientCloses
+			c.leaving = append(frame.Frame(nil), f...)
+			c.deadline = time.Time{}
+			return
+		}
 	case frame.ConnectionCloseOk:
 		c.ordered = true
 		out.Done = true
@@ -346,6 +365,8 @@ func (c *Conn) connectionFromHome(f frame.Frame, out *Out) {
 
 // Tick tells the time, about twice a second, for what must not wait for ever.
 func (c *Conn) Tick(now time.Time, out *Out) {
+	c.forgive()
+	c.leave(now, out)
 	if c.phase == settling {
 		if c.deadline.IsZero() {
 			c.deadline = now.Add(settleTime)
@@ -354,20 +375,23 @@ func (c *Conn) Tick(now time.Time, out *Out) {
 			c.part(out)
 		}
 	}
-	if c.failing == 0 && c.watching == 0 {
+	if c.failing == 0 && c.watching == 0 && c.waiting == 0 {
 		return
 	}
 	for _, ch := range c.channels {
 		if ch != nil && ch.watch != nil && c.phase == running {
 			c.leaveClosing(ch, out)
 		}
-		if ch == nil || ch.state != chFailing {
+		if ch != nil && c.phase == running {
+			c.sendKept(ch, out)
+		}
+		if ch == nil || !ch.waitsToClose() {
 			continue
 		}
 		if ch.deadline.IsZero() {
 			ch.deadline = now.Add(settleTime)
 		} else if now.After(ch.deadline) {
-			c.closeLeg(ch, out)
+			c.closeSettled(ch, out)
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package intercept
 
-import "amqproxy/frame"
+import (
+	"time"
+
+	"amqproxy/frame"
+)
 
 // Farewell is the first connection.close of a session.
 type Farewell struct {
@@ -48,11 +52,38 @@ func (c *Conn) Fault(why *frame.ConnError, out *Out) {
 
 func (c *Conn) unsettled() bool {
 	for _, ch := range c.channels {
-		if ch != nil && ch.confirms.outstanding() {
+		if ch != nil && ch.outstanding() {
 			return true
 		}
 	}
 	return false
+}
+
+func (c *Conn) unsettledLedgers() bool {
+	for _, ch := range c.channels {
+		if ch != nil && ch.ledger != nil && ch.outstanding() {
+			return true
+		}
+	}
+	return false
+}
+
+// leave lets the client's connection.close go up when its publishes are settled, or
+// after settleTime.
+func (c *Conn) leave(now time.Time, out *Out) {
+	switch {
+	case c.leaving == nil || c.phase == parted:
+		return
+	case c.deadline.IsZero():
+		c.deadline = now.Add(settleTime)
+	case now.After(c.deadline):
+		c.goUp(out)
+	}
+}
+
+func (c *Conn) goUp(out *Out) {
+	out.Home.own(c.leaving)
+	c.leaving = nil
 }
 
 // part sends both sides connection.close. The broker gets the client's manner of

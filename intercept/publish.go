@@ -43,7 +43,7 @@ func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
 		c.tally.all.published++
 		ch.publish.state = pubPass
 		ch.publish.content.begin()
-		ch.confirms.publish()
+		ch.sent()
 		out.Home.view(f)
 		return
 	case verdict == shard.Unknown:
@@ -130,6 +130,7 @@ func (c *Conn) contentFromClient(ch *channel, f frame.Frame, out *Out) {
 	out.Home.view(f)
 	if p.content.next(f); !p.content.busy() {
 		p.state = pubNone
+		c.sendAgain(ch, out)
 	}
 }
 
@@ -153,7 +154,12 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 			Text: "a message for stream '" + p.table.Stream + "' by the default exchange can't have CC or BCC: publish it to the stream's exchange"}, out)
 		return
 	}
-	item := p.table.BCC(p.table.Pick(p.hash(f, h, c)))
+	hash := p.keyHash
+	if !p.table.Random() {
+		hash = hashOf(p.table, p.keyHash, f, h)
+	}
+	i := p.table.Pick(hash)
+	item := p.table.BCC(i)
 	seam, spliced := findSeam(h)
 	size := len(f)
 	if spliced {
@@ -164,12 +170,18 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 			Text: "the message's properties leave no room in a frame for the shard of stream '" + p.table.Stream + "'"}, out)
 		return
 	}
-	ch.confirms.publish()
+	a := p.method.Args()
+	a.Short()
+	a.ShortStr()
+	key := shard.KeyHash(a.ShortStr())
+	ch.sentToStream(p.table.ID(i), key, a.Bit())
+	ch.keepBCC(seam, h, key)
 	c.tally.stream(p.table.Counters).published++
 	c.tally.all.published++
 	if p.toQueue {
 		out.Home.built(rebuildPublish(out, ch.number, p))
 	} else {
+		setMandatory(p.method)
 		out.Home.view(p.method)
 	}
 	if spliced {
@@ -181,8 +193,16 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	p.method, p.table, p.state = nil, nil, pubPass
 	if !p.content.busy() {
 		p.state = pubNone
+		c.sendAgain(ch, out)
 	}
 }
+
+// mandatory is the bit of basic.publish that has the broker send back what no queue
+// takes, in the last octet of the method.
+const mandatory = 1 << 0
+
+// setMandatory sets it where it lies.
+func setMandatory(publish frame.Frame) { publish[len(publish)-2] |= mandatory }
 
 // copies tells whether a message names further queues: on the stream's exchange
 // their names mean nothing.
@@ -199,17 +219,15 @@ func rebuildPublish(out *Out, ch uint16, p *publish) frame.Builder {
 	a.Short()
 	a.ShortStr()
 	key := a.ShortStr()
-	flags := a.Octet()
+	flags := a.Octet() | mandatory
 	return out.Home.build(ch, frame.BasicPublish).Short(0).ShortStr(string(key)).ShortStr(string(key)).Octet(flags)
 }
 
-// hash is the hash of what the stream hashes on. A message that lacks it is
-// hashed like one that has it empty, so all of these share a shard.
-func (p *publish) hash(f frame.Frame, h frame.Header, c *Conn) uint64 {
-	if p.table.Random() {
-		return p.keyHash
-	}
-	on := p.table.HashOn()
+// hashOf is the hash of what a stream hashes on, of a message with this routing key's
+// hash and this header. A message that lacks it is hashed like one that has it empty,
+// so all of these share a shard.
+func hashOf(t *shard.Table, keyHash uint64, f frame.Frame, h frame.Header) uint64 {
+	on := t.HashOn()
 	switch on.Source {
 	case shard.HashHeader:
 		field, _, _ := h.Table.Find(on.Header)
@@ -224,7 +242,7 @@ func (p *publish) hash(f frame.Frame, h frame.Header, c *Conn) uint64 {
 	case shard.HashTimestamp:
 		return propertyHash(f, h, frame.FlagTimestamp)
 	}
-	return p.keyHash
+	return keyHash
 }
 
 func propertyHash(f frame.Frame, h frame.Header, flag uint16) uint64 {

@@ -40,6 +40,7 @@ func (c *Conn) RunFromClient(b []byte, out *Out) (taken int) {
 		t := ch.lastTable
 		if t == nil {
 			taken += n
+			ch.sent()
 		} else {
 			out.Home.view(b[passed:taken])
 			if !c.publishWhole(ch, t, key, b[taken:taken+n], method, head, out) {
@@ -49,7 +50,6 @@ func (c *Conn) RunFromClient(b []byte, out *Out) (taken int) {
 			passed = taken
 			c.tally.stream(t.Counters).published++
 		}
-		ch.confirms.publish()
 		c.tally.all.published++
 	}
 	out.Home.view(b[passed:taken])
@@ -70,14 +70,18 @@ func (c *Conn) publishWhole(ch *channel, t *shard.Table, key, b []byte, method, 
 	}
 	f := frame.Frame(b[method : method+head])
 	seam, ok := ch.seamLike(f)
-	if !ok {
+	if !ok || seam.end != 0 || len(ch.again) > 0 {
 		return false
 	}
-	item := t.BCC(t.Pick(shard.KeyHash(key)))
+	hash := shard.KeyHash(key)
+	i := t.Pick(hash)
+	item := t.BCC(i)
 	grown := seam.growth(item)
 	if head+grown > c.frameMax || len(b)+grown > chunkSize {
 		return false
 	}
+	ch.sentToStream(t.ID(i), hash, b[method-2]&mandatory != 0)
+	setMandatory(b[:method])
 	if len(b)-method-head < copyBelow {
 		room := append(out.Home.room(len(b) + grown)[:0], b[:method]...)
 		room = append(seam.splice(room, f, item), b[method+head:]...)
@@ -117,7 +121,7 @@ func (c *Conn) RunFromHome(b []byte, out *Out) (taken int) {
 		f := frame.Frame(b[taken : taken+method])
 		exchange, ok := frame.DeliverExchange(f)
 		ch := c.channel(f.Channel())
-		if !ok || ch == nil || ch.watch != nil || ch.down.busy() || len(ch.deferred) > 0 {
+		if !ok || ch == nil || ch.watch != nil || ch.comeback != nil || ch.down.busy() || len(ch.deferred) > 0 {
 			break
 		}
 		if counters := c.countersOf(ch, exchange); counters != nil {

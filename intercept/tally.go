@@ -13,7 +13,7 @@ type tally struct {
 }
 
 type counts struct {
-	published, delivered, confirmed, nacked, returned, refused uint64
+	published, delivered, confirmed, nacked, returned, rerouted, refused uint64
 }
 
 // stream is where the messages of one stream are counted.
@@ -39,6 +39,7 @@ func (k *counts) flush(to *shard.Counters) {
 	to.Confirmed.Add(k.confirmed)
 	to.Nacked.Add(k.nacked)
 	to.Returned.Add(k.returned)
+	to.Rerouted.Add(k.rerouted)
 	to.Refused.Add(k.refused)
 	*k = counts{}
 }

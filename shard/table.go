@@ -107,6 +107,29 @@ func (t *Table) pickWeighted(keyHash uint64) int {
 	return best
 }
 
+// PickBut is Pick among the shards that skip does not name, by ID; -1 if none is left.
+func (t *Table) PickBut(keyHash uint64, skip func(id uint32) bool) int {
+	best, bestU, bestLog, bestWeight := -1, uint64(0), uint64(0), uint64(1)
+	for i, s := range t.seeds {
+		if skip(uint32(s)) {
+			continue
+		}
+		u := mix(keyHash ^ s)
+		log, weight := negLog(u), uint64(t.Shards[i].Weight)
+		if t.equal {
+			log, weight = 0, 1
+		}
+		a, b := log*bestWeight, bestLog*weight
+		if best < 0 || a < b || a == b && u > bestU {
+			best, bestU, bestLog, bestWeight = i, u, log, weight
+		}
+	}
+	return best
+}
+
+// ID tells shard i from the others of all tables, as far as 32 bits can.
+func (t *Table) ID(i int) uint32 { return uint32(t.seeds[i]) }
+
 // BCC is the item for the BCC array that sends a message to shard i: type octet,
 // length and binding key. Not to be changed.
 func (t *Table) BCC(i int) []byte { return t.entries[i] }

@@ -1,0 +1,293 @@
+package intercept
+
+import (
+	"cmp"
+	"slices"
+)
+
+// ledger settles the publishes of a client's channel that confirms and publishes to
+// streams. Upstream a publish has a number on its leg; a message that comes back is
+// sent again, to another shard, under a number of its own. The client knows one tag
+// for it, and is told of that exactly once: an ack when the message is stored, by
+// whatever way, or a nack.
+//
+// A return does not say which publish it is about, only that its ack comes later. So
+// nothing is matched: acks of the leg for what was sent before the return are held
+// until the message that came back is settled elsewhere, and if it can't be stored,
+// they become nacks.
+type ledger struct {
+	tags   confirms // the client's
+	legs   []leg    // the first one is the home leg
+	nextID uint64   // of what comes back
+
+	acked, nacked []uint64 // tags that the client has to be told of
+}
+
+// leg is one upstream channel's side of the ledger.
+type leg struct {
+	sent    uint64 // the number of the last publish
+	entries ring   // of the last publishes, from the first one on that is not settled
+	back    []back // what has come back here, the last of them not settled
+	lost    uint64 // acks up to here are nacks: one of these messages is not stored
+}
+
+// back is a message that came back. Marks never fall from one to the next.
+type back struct {
+	id      uint64
+	mark    uint64 // the number of the last publish before it came
+	settled bool
+}
+
+// entry is one publish on a leg.
+type entry struct {
+	tag   uint64 // the client's, or the id of what had come back
+	key   uint64 // the hash of the routing key
+	queue uint32 // the shard, by its ID; 0 if it is for no stream
+	flags entryFlags
+}
+
+type entryFlags uint8
+
+const (
+	entryAgain     entryFlags = 1 << iota // it had come back and is sent again
+	entryMandatory                        // the client wants to see it if it comes back
+	entryHeld                             // it was acked, and that is held
+	entryDone                             // it is settled
+)
+
+// legShift is where in an id the leg is that the message came back on.
+const legShift = 56
+
+// newLedger takes over what a channel has published before.
+func newLedger(before confirms) *ledger {
+	l := &ledger{tags: before, legs: make([]leg, 1)}
+	home := &l.legs[0]
+	home.sent = before.low
+	for tag := before.low + 1; tag <= before.sent; tag++ {
+		e := entry{tag: tag}
+		if before.has(tag) {
+			e.flags = entryDone
+		}
+		home.push(e)
+	}
+	return l
+}
+
+func (g *leg) push(e entry) {
+	g.sent++
+	g.entries.push(e)
+}
+
+// first is the number of the first entry.
+func (g *leg) first() uint64 { return g.sent + 1 - uint64(g.entries.n) }
+
+// at is the entry of a number; nil if it is settled and gone, or was never sent.
+func (g *leg) at(seq uint64) *entry {
+	if first := g.first(); seq >= first && seq <= g.sent {
+		return g.entries.at(int(seq - first))
+	}
+	return nil
+}
+
+// held is up to where acks are held.
+func (g *leg) held() uint64 {
+	if n := len(g.back); n > 0 {
+		return g.back[n-1].mark
+	}
+	return 0
+}
+
+// publish notes the client's next publish, which goes to a leg.
+func (l *ledger) publish(leg int, key uint64, queue uint32, mandatory bool) {
+	l.tags.sent++
+	e := entry{tag: l.tags.sent, key: key, queue: queue}
+	if mandatory {
+		e.flags = entryMandatory
+	}
+	l.legs[leg].push(e)
+}
+
+// cameBack notes that a message has come back on a leg. Until the id that it gives
+// is settled, by what becomes of sendAgain or by giveUp, acks are held.
+func (l *ledger) cameBack(leg int) (id uint64) {
+	l.nextID++
+	id = uint64(leg)<<legShift | l.nextID
+	g := &l.legs[leg]
+	g.back = append(g.back, back{id: id, mark: g.sent})
+	return id
+}
+
+// sendAgain notes that a message which had come back goes to a leg again.
+func (l *ledger) sendAgain(id uint64, leg int, key uint64, queue uint32, mandatory bool) {
+	e := entry{tag: id, key: key, queue: queue, flags: entryAgain}
+	if mandatory {
+		e.flags |= entryMandatory
+	}
+	l.legs[leg].push(e)
+}
+
+// giveUp says that a message which came back can't be stored: who it was among those
+// that were sent before nobody can tell, so none of them counts as stored.
+func (l *ledger) giveUp(id uint64) {
+	g := &l.legs[id>>legShift]
+	if b := g.find(id); b != nil && !b.settled {
+		g.lost = max(g.lost, b.mark)
+		l.release(g, 0, g.lost)
+		l.settled(id)
+	}
+}
+
+// candidates gives publishes to shards that are not settled and may be the one that has
+// come back on a leg, by its key: until yield says that it is enough. Of those that are
+// held the ack came before.
+func (l *ledger) candidates(leg int, key uint64, yield func(*entry) bool) {
+	g := &l.legs[leg]
+	for i := range g.entries.n {
+		e := g.entries.at(i)
+		if e.key == key && e.queue != 0 && e.flags&entryDone == 0 && !yield(e) {
+			return
+		}
+	}
+}
+
+// settle takes a broker's ack or nack of a leg's publishes.
+func (l *ledger) settle(leg int, seq uint64, multiple, ack bool) {
+	g := &l.legs[leg]
+	if multiple && seq == 0 {
+		seq = g.sent
+	}
+	if seq > g.sent {
+		return // it was never sent, and the protocol has no answer to a broker
+	}
+	from := seq
+	if multiple {
+		from = g.first()
+	}
+	for ; from <= seq; from++ {
+		e := g.at(from)
+		switch {
+		case e == nil || e.flags&(entryDone|entryHeld) != 0:
+		case ack && from > g.lost && from <= g.held():
+			e.flags |= entryHeld
+		default:
+			l.finish(e, ack && from > g.lost)
+		}
+	}
+	g.trim()
+}
+
+// finish settles an entry: a tag of the client's, or a message that had come back.
+func (l *ledger) finish(e *entry, ack bool) {
+	e.flags |= entryDone
+	switch {
+	case e.flags&entryAgain != 0 && ack:
+		l.settled(e.tag)
+	case e.flags&entryAgain != 0:
+		l.giveUp(e.tag)
+	case ack:
+		l.tags.settle(e.tag, false)
+		l.acked = append(l.acked, e.tag)
+	default:
+		l.tags.settle(e.tag, false)
+		l.nacked = append(l.nacked, e.tag)
+	}
+}
+
+func (g *leg) find(id uint64) *back {
+	i, found := slices.BinarySearchFunc(g.back, id, func(b back, id uint64) int { return cmp.Compare(b.id, id) })
+	if !found {
+		return nil
+	}
+	return &g.back[i]
+}
+
+// settled lets the acks go that were held for a message and are held for no other.
+func (l *ledger) settled(id uint64) {
+	g := &l.legs[id>>legShift]
+	if b := g.find(id); b != nil {
+		b.settled = true
+	}
+	before := g.held()
+	for n := len(g.back); n > 0 && g.back[n-1].settled; n-- {
+		g.back = g.back[:n-1]
+	}
+	l.release(g, g.held()+1, before)
+}
+
+// release finishes what is held of a range of numbers.
+func (l *ledger) release(g *leg, from, to uint64) {
+	for seq := max(from, g.first()); seq <= to; seq++ {
+		if e := g.at(seq); e != nil && e.flags&(entryHeld|entryDone) == entryHeld {
+			l.finish(e, seq > g.lost)
+		}
+	}
+	g.trim()
+}
+
+// trim drops the settled entries that no other waits behind.
+func (g *leg) trim() {
+	for g.entries.n > 0 && g.entries.at(0).flags&entryDone != 0 {
+		g.entries.pop()
+	}
+}
+
+// outstanding tells whether any publish is not settled.
+func (l *ledger) outstanding() bool { return l.tags.outstanding() }
+
+// news is what the client has to be told: single nacks and acks, and an ack of
+// everything up to a tag, 0 if there is none.
+type news struct {
+	nacks, acks []uint64
+	upTo        uint64
+	confirmed   uint64 // how many publishes are acked by it
+}
+
+// tell gives the news since it was asked last, which hold until the next call of
+// another method.
+func (l *ledger) tell() (n news) {
+	n.confirmed = uint64(len(l.acked))
+	acks := l.acked[:0]
+	for _, tag := range l.acked {
+		if tag <= l.tags.low {
+			n.upTo = max(n.upTo, tag)
+		}
+	}
+	for _, tag := range l.acked {
+		if tag > n.upTo {
+			acks = append(acks, tag)
+		}
+	}
+	n.acks, n.nacks = acks, l.nacked
+	l.acked, l.nacked = l.acked[:0], l.nacked[:0]
+	return n
+}
+
+// ring is a queue of entries whose memory is used again.
+type ring struct {
+	buf     []entry // a power of two of them
+	head, n int
+}
+
+func (r *ring) at(i int) *entry { return &r.buf[(r.head+i)&(len(r.buf)-1)] }
+
+func (r *ring) push(e entry) {
+	if r.n == len(r.buf) {
+		grown := make([]entry, max(64, 2*len(r.buf)))
+		for i := range r.n {
+			grown[i] = *r.at(i)
+		}
+		r.buf, r.head = grown, 0
+	}
+	r.n++
+	*r.at(r.n - 1) = e
+}
+
+func (r *ring) pop() {
+	r.head = (r.head + 1) & (len(r.buf) - 1)
+	if r.n--; r.n == 0 && len(r.buf) > maxIdleRing {
+		*r = ring{}
+	}
+}
+
+// maxIdleRing is how many entries the memory of an empty ring may be for.
+const maxIdleRing = 4096

@@ -1,0 +1,358 @@
+package intercept
+
+import (
+	"slices"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// Every publish to a stream is mandatory upstream: RabbitMQ confirms what it can't
+// route as if it were stored, but it sends it back before. What comes back goes to the
+// next shard, and the client's confirm waits for that.
+
+// maxMessage is the largest message that is taken in to be sent again, in octets. A
+// larger one is given up.
+const maxMessage = 16 << 20
+
+// failedTicks is for how many ticks a shard that a message came back from is not tried
+// again with others that come back, unless a new Snapshot comes.
+const failedTicks = 4
+
+// comeback is a message for a stream that the broker is sending back.
+type comeback struct {
+	frames []byte // method, header and body frames, as they came
+	large  bool   // over maxMessage: its body is not kept
+}
+
+// again is a message that has come back and is to go to another shard.
+type again struct {
+	id     uint64 // in the ledger; 0 without one
+	wanted bool   // the client wants to see it if no shard takes it
+	frames []byte
+}
+
+// bccCopy is what a message had in its BCC header, which the broker takes out.
+type bccCopy struct {
+	key   uint64
+	size  uint64
+	items []byte
+}
+
+// maxCopies bounds the copies of a channel: they are for messages under way.
+const maxCopies = 256
+
+// wants tells whether publishes to streams were mandatory for the client.
+type wants struct {
+	yes  bool
+	lost bool // one of this transaction was not stored, and the client has not seen it
+}
+
+// sent notes a publish that is for no stream.
+func (ch *channel) sent() {
+	if ch.ledger != nil {
+		ch.ledger.publish(0, 0, 0, false)
+		return
+	}
+	ch.confirms.publish()
+}
+
+// sentToStream notes a publish to a shard.
+func (ch *channel) sentToStream(queue uint32, key uint64, mandatory bool) {
+	if !ch.confirms.on {
+		ch.wants.yes = ch.wants.yes || mandatory
+		return
+	}
+	if ch.ledger == nil {
+		ch.ledger = newLedger(ch.confirms)
+	}
+	ch.ledger.publish(0, key, queue, mandatory)
+}
+
+// keepBCC keeps the BCC entries that a message has of its own.
+func (ch *channel) keepBCC(s seam, h frame.Header, key uint64) {
+	if s.end == 0 {
+		return
+	}
+	if len(ch.copies) >= maxCopies {
+		ch.copies = slices.Delete(ch.copies, 0, 1)
+	}
+	ch.copies = append(ch.copies, bccCopy{key: key, size: h.BodySize, items: slices.Clone(h.Table[s.at+4 : s.end])})
+}
+
+// beginsComeback takes a basic.return; true when it is about a stream, and the client
+// does not see it for now.
+func (c *Conn) beginsComeback(ch *channel, f frame.Frame) bool {
+	a := f.Args()
+	a.Short()
+	a.ShortStr()
+	if t, v := c.exchange(a.ShortStr()); v != shard.IsStream || t == nil {
+		return false
+	}
+	ch.comeback = &comeback{frames: append([]byte(nil), f...)}
+	ch.down.begin()
+	return true
+}
+
+// comesBack takes its header and body.
+func (c *Conn) comesBack(ch *channel, f frame.Frame, out *Out) {
+	b := ch.comeback
+	if size, _ := frame.BodySize(f); f.Type() == frame.TypeHeader && size > maxMessage {
+		b.large = true
+		if c.wanted(ch, returnedKey(b.frames)) { // the client gets it as it comes
+			out.Client.own(b.frames)
+			out.Client.view(f)
+			ch.comeback = nil
+			c.unstored(ch, c.dueAgain(ch), out)
+			return
+		}
+	}
+	if !b.large {
+		b.frames = append(b.frames, f...)
+	}
+	if !ch.down.busy() {
+		ch.comeback = nil
+		c.cameBack(ch, b, out)
+	}
+}
+
+// cameBack deals with a message that is here as a whole.
+func (c *Conn) cameBack(ch *channel, b *comeback, out *Out) {
+	m := again{wanted: c.wanted(ch, returnedKey(b.frames)), frames: b.frames}
+	m.id = c.dueAgain(ch)
+	switch {
+	case b.large:
+		c.unstored(ch, m.id, out)
+	case ch.tx || ch.state != chOpen && !ch.waitsToClose():
+		c.giveUp(ch, m, out)
+	case ch.ledger == nil:
+		c.sendLater(ch, m, out)
+	default:
+		c.blame(ch, m)
+		ch.again = append(ch.again, m)
+		if ch.publish.state != pubPass {
+			c.sendAgain(ch, out)
+		}
+	}
+}
+
+// dueAgain notes in the ledger that a message is due.
+func (c *Conn) dueAgain(ch *channel) (id uint64) {
+	if ch.ledger == nil {
+		return 0
+	}
+	return ch.ledger.cameBack(0)
+}
+
+// giveUp ends a message that no shard takes. The client sees it come back if it asked
+// for that.
+func (c *Conn) giveUp(ch *channel, m again, out *Out) {
+	if m.wanted {
+		c.toClient(ch, m.frames, out)
+	} else if ch.tx {
+		ch.wants.lost = true
+	}
+	c.unstored(ch, m.id, out)
+}
+
+// unstored tells the ledger that a message is not stored.
+func (c *Conn) unstored(ch *channel, id uint64, out *Out) {
+	if ch.ledger != nil {
+		ch.ledger.giveUp(id)
+		c.tell(ch, out)
+	}
+}
+
+// returnedKey is the hash of the routing key of a basic.return.
+func returnedKey(frames []byte) uint64 {
+	_, key := returnedTo(frames)
+	return shard.KeyHash(key)
+}
+
+func returnedTo(frames []byte) (exchange, key []byte) {
+	a := frame.First(frames).Args()
+	a.Short()
+	a.ShortStr()
+	return a.ShortStr(), a.ShortStr()
+}
+
+// wanted tells whether the client is to see a message with this key that has come back.
+// Without a ledger nobody knows which it was: then it is, if any was mandatory.
+func (c *Conn) wanted(ch *channel, key uint64) (wanted bool) {
+	if ch.ledger == nil {
+		return ch.wants.yes
+	}
+	ch.ledger.candidates(0, key, func(e *entry) bool {
+		wanted = e.flags&entryMandatory != 0
+		return !wanted
+	})
+	return wanted
+}
+
+// sendLater keeps a message of a channel without confirms for the next tick. Nobody
+// waits for it, and which shard it came back from can't be told: by and by the table
+// will be without that shard, or the shard is made again.
+func (c *Conn) sendLater(ch *channel, m again, out *Out) {
+	if ch.laterSize+len(m.frames) > maxMessage {
+		c.giveUp(ch, m, out)
+		return
+	}
+	if len(ch.later) == 0 {
+		c.waiting++
+	}
+	ch.later = append(ch.later, m)
+	ch.laterSize += len(m.frames)
+}
+
+// sendKept sends what was kept for later.
+func (c *Conn) sendKept(ch *channel, out *Out) {
+	if len(ch.later) == 0 || ch.state != chOpen {
+		return
+	}
+	c.waiting--
+	ch.again = append(ch.again, ch.later...)
+	ch.later, ch.laterSize = nil, 0
+	if ch.publish.state != pubPass {
+		c.sendAgain(ch, out)
+	}
+}
+
+// blame notes which shard a message has come back from, as well as can be told: if one
+// that may be it is known to have failed, it was that one.
+func (c *Conn) blame(ch *channel, m again) {
+	queue := uint32(0)
+	ch.ledger.candidates(0, returnedKey(m.frames), func(e *entry) bool {
+		if e.flags&entryHeld == 0 && (queue == 0 || c.hasFailed(e.queue)) {
+			queue = e.queue
+		}
+		return !c.hasFailed(queue)
+	})
+	if queue == 0 {
+		return
+	}
+	if c.failed == nil {
+		c.failed = map[uint32]int{}
+	}
+	c.failed[queue] = failedTicks
+}
+
+func (c *Conn) hasFailed(queue uint32) bool { return c.failed[queue] > 0 }
+
+// forgive has shards tried again after a while.
+func (c *Conn) forgive() {
+	for queue := range c.failed {
+		if c.failed[queue]--; c.failed[queue] <= 0 {
+			delete(c.failed, queue)
+		}
+	}
+}
+
+// sendAgain sends what has come back to other shards. Nothing may come between the
+// frames of a message.
+func (c *Conn) sendAgain(ch *channel, out *Out) {
+	for len(ch.again) > 0 {
+		m := ch.again[0]
+		ch.again = ch.again[1:]
+		if !c.sendOne(ch, m, out) {
+			c.giveUp(ch, m, out)
+		}
+	}
+	ch.again = nil
+}
+
+// sendOne sends a message to the best shard that has not failed; false if there is none
+// that it can go to.
+func (c *Conn) sendOne(ch *channel, m again, out *Out) bool {
+	method := frame.First(m.frames)
+	header := frame.First(m.frames[len(method):])
+	body := m.frames[len(method)+len(header):]
+	exchange, key := returnedTo(m.frames)
+	keyHash := shard.KeyHash(key)
+	t, _ := c.exchange(exchange)
+	h, ok := frame.ParseHeader(header)
+	if t == nil || !ok {
+		return false
+	}
+	hash := c.random()
+	if !t.Random() {
+		hash = hashOf(t, keyHash, header, h)
+	}
+	skip := c.hasFailed
+	if ch.ledger == nil {
+		skip = func(uint32) bool { return false }
+	}
+	i := t.PickBut(hash, skip)
+	seam, ok := findSeam(h)
+	if i < 0 || !ok {
+		return false
+	}
+	item := append(ch.ownBCC(keyHash, h.BodySize), t.BCC(i)...)
+	size := len(header) + seam.growth(item)
+	if size > c.frameMax {
+		return false
+	}
+	if ch.ledger != nil {
+		ch.ledger.sendAgain(m.id, 0, keyHash, t.ID(i), m.wanted)
+	}
+	c.tally.stream(t.Counters).rerouted++
+	c.tally.all.rerouted++
+	out.Home.built(out.Home.build(ch.number, frame.BasicPublish).Short(0).ShortStr(string(exchange)).ShortStr(string(key)).Octet(mandatory))
+	out.Home.own(seam.splice(make([]byte, 0, size), header, item))
+	out.Home.own(body)
+	return true
+}
+
+// ownBCC is what a message had in its BCC header of its own.
+func (ch *channel) ownBCC(key, size uint64) []byte {
+	for _, k := range ch.copies {
+		if k.key == key && k.size == size {
+			return slices.Clone(k.items)
+		}
+	}
+	return nil
+}
+
+// commitLost takes tx.commit-ok: true, and the channel is closed instead, if a message
+// of the transaction is not stored and the client does not know.
+func (c *Conn) commitLost(ch *channel, out *Out) bool {
+	if !ch.wants.lost {
+		return false
+	}
+	ch.wants.lost = false
+	c.fail(ch, &frame.ChannelError{Code: frame.ResourceError, Method: frame.TxCommit,
+		Text: "a message of the transaction could not be routed to its shard and is not stored"}, out)
+	return true
+}
+
+// tell tells the client what the ledger has settled.
+func (c *Conn) tell(ch *channel, out *Out) {
+	n := ch.ledger.tell()
+	c.tally.all.confirmed += n.confirmed
+	c.tally.all.nacked += uint64(len(n.nacks))
+	if ch.state == chOpen || ch.waitsToClose() || ch.state == chClientCloses || ch.state == chLegClosing {
+		for _, tag := range n.nacks {
+			c.confirm(ch, frame.BasicNack, tag, false, out)
+		}
+		if n.upTo > 0 {
+			c.confirm(ch, frame.BasicAck, n.upTo, n.confirmed > 1, out)
+		}
+		for _, tag := range n.acks {
+			c.confirm(ch, frame.BasicAck, tag, false, out)
+		}
+	}
+	if ch.outstanding() {
+		return
+	}
+	c.closeSettled(ch, out)
+	if c.leaving != nil && !c.unsettledLedgers() {
+		c.goUp(out)
+	}
+}
+
+func (c *Conn) confirm(ch *channel, m frame.Method, tag uint64, multiple bool, out *Out) {
+	if ch.down.busy() {
+		c.toClient(ch, frame.Build(nil, ch.number, m).LongLong(tag).Bit(multiple).End(), out)
+		return
+	}
+	out.Client.built(out.Client.build(ch.number, m).LongLong(tag).Bit(multiple))
+}
