@@ -25,11 +25,13 @@ var (
 	confirmed   = desc("messages_confirmed_total", "Publishes that the broker acked.")
 	nacked      = desc("messages_nacked_total", "Publishes that the broker nacked.")
 	returned    = desc("messages_unroutable_returned_total", "Messages that the broker returned.")
+	rerouted    = desc("messages_rerouted_total", "Messages for a stream that came back and were sent to another shard.")
 	refused     = desc("channel_errors_total", "Channels that the proxy closed with an error of its own.")
 
 	streamPublished = desc("stream_messages_published_total", "Messages that clients published to a stream.", "vhost", "stream")
 	streamDelivered = desc("stream_messages_delivered_total", "Messages that clients were delivered or got from a stream.", "vhost", "stream")
 	streamReturned  = desc("stream_messages_unroutable_returned_total", "Messages for a stream that the broker returned.", "vhost", "stream")
+	streamRerouted  = desc("stream_messages_rerouted_total", "Messages for a stream that came back and were sent to another shard.", "vhost", "stream")
 	streamRefused   = desc("stream_methods_refused_total", "Methods that were refused on a stream.", "vhost", "stream")
 	streamShards    = desc("stream_shards", "Shards of a stream that are in use.", "vhost", "stream")
 )
@@ -62,12 +64,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count(confirmed, t.Messages.Confirmed.Load())
 	count(nacked, t.Messages.Nacked.Load())
 	count(returned, t.Messages.Returned.Load())
+	count(rerouted, t.Messages.Rerouted.Load())
 	count(refused, t.Messages.Refused.Load())
 
 	for _, s := range c.s.Streams.Streams() {
 		count(streamPublished, s.Published, s.VHost, s.Stream)
 		count(streamDelivered, s.Delivered, s.VHost, s.Stream)
 		count(streamReturned, s.Returned, s.VHost, s.Stream)
+		count(streamRerouted, s.Rerouted, s.VHost, s.Stream)
 		count(streamRefused, s.Refused, s.VHost, s.Stream)
 		put(streamShards, prometheus.GaugeValue, float64(s.Shards), s.VHost, s.Stream)
 	}
