@@ -160,7 +160,7 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	}
 	i := p.table.Pick(hash)
 	item := p.table.BCC(i)
-	seam, spliced := findSeam(h)
+	seam, spliced := findSeam(f, h, p.table.Settings.Persist)
 	size := len(f)
 	if spliced {
 		size += seam.growth(item)

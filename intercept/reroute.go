@@ -282,7 +282,7 @@ func (c *Conn) sendOne(ch *channel, m again, out *Out) bool {
 		skip = func(uint32) bool { return false }
 	}
 	i := t.PickBut(hash, skip)
-	seam, ok := findSeam(h)
+	seam, ok := findSeam(header, h, t.Settings.Persist)
 	if i < 0 || !ok {
 		return false
 	}

@@ -69,7 +69,7 @@ func (c *Conn) publishWhole(ch *channel, t *shard.Table, key, b []byte, method, 
 		return false
 	}
 	f := frame.Frame(b[method : method+head])
-	seam, ok := ch.seamLike(f)
+	seam, ok := ch.seamLike(f, t.Settings.Persist)
 	if !ok || seam.end != 0 || len(ch.again) > 0 {
 		return false
 	}
@@ -95,16 +95,16 @@ func (c *Conn) publishWhole(ch *channel, t *shard.Table, key, b []byte, method, 
 }
 
 // seamLike is the seam of a header frame, which may be known from one like it.
-func (ch *channel) seamLike(f frame.Frame) (seam, bool) {
+func (ch *channel) seamLike(f frame.Frame, persist bool) (seam, bool) {
 	like := f[flagsAt : len(f)-1]
-	if last := &ch.lastHeader; len(last.like) > 0 && bytes.Equal(like, last.like) {
+	if last := &ch.lastHeader; len(last.like) > 0 && last.seam.persist == persist && bytes.Equal(like, last.like) {
 		return last.seam, true
 	}
 	h, ok := frame.ParseHeader(f)
 	if !ok {
 		return seam{}, false
 	}
-	s, ok := findSeam(h)
+	s, ok := findSeam(f, h, persist)
 	if ok && len(like) <= maxLike {
 		ch.lastHeader = header{append(ch.lastHeader.like[:0], like...), s}
 	}

@@ -124,6 +124,7 @@ func (o options) definition() (d shard.Definition) {
 	if o["queue-delete"] == "all" {
 		d.QueueDelete = shard.SetAll
 	}
+	d.Persist = o["delivery-mode"] == "persistent"
 	d.QueueArguments = map[string]any{}
 	for name, v := range o {
 		if !strings.HasPrefix(name, "x-") {

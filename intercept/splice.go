@@ -17,28 +17,44 @@ type seam struct {
 	tableLen int // of the headers table; -1 if there is none
 	at, end  int // see findBCC
 	flags    uint16
+	persist  bool // the delivery mode becomes persistent; it lies behind the headers
 }
 
 // findSeam finds it; not ok when the frame must go on untouched so that the broker
-// refuses it: a BCC or CC that is no array, or a table that is malformed.
-func findSeam(h frame.Header) (s seam, ok bool) {
-	s = seam{tableAt: h.TableAt, tableLen: len(h.Table), flags: h.Flags | frame.FlagHeaders}
+// refuses it: a BCC or CC that is no array, or what is malformed as far as it is read.
+func findSeam(f frame.Frame, h frame.Header, persist bool) (s seam, ok bool) {
+	s = seam{tableAt: h.TableAt, tableLen: len(h.Table), flags: h.Flags, persist: persist}
 	if h.Table == nil {
 		s.tableLen = -1
 	}
 	s.at, s.end, ok = findBCC(h)
+	if persist && h.Flags&frame.FlagDeliveryMode != 0 {
+		ok = ok && s.behind() < len(f)-1
+	}
 	return s, ok
+}
+
+// behind is where in the frame the headers table ends.
+func (s seam) behind() int {
+	if s.tableLen < 0 {
+		return s.tableAt
+	}
+	return s.tableAt + 4 + s.tableLen
 }
 
 // growth is how many octets splice adds.
 func (s seam) growth(item []byte) int {
+	n := len(item)
+	if s.persist && s.flags&frame.FlagDeliveryMode == 0 {
+		n++
+	}
 	switch {
 	case s.tableLen < 0:
-		return len(item) + len(bccEntry) + 4
+		return n + len(bccEntry) + 4
 	case s.end == 0:
-		return len(item) + len(bccEntry)
+		return n + len(bccEntry)
 	}
-	return len(item)
+	return n
 }
 
 // splice appends header frame f to dst with one more item in its BCC header. The
@@ -50,29 +66,40 @@ func (s seam) growth(item []byte) int {
 func (s seam) splice(dst []byte, f frame.Frame, item []byte) []byte {
 	start := len(dst)
 	dst = append(dst, f[:s.tableAt]...)
-	tableLen := uint32(s.tableLen + len(item))
+	tableLen, behind := uint32(s.tableLen+len(item)), s.behind()
 	switch {
 	case s.tableLen < 0:
-		binary.BigEndian.PutUint16(dst[start+flagsAt:], s.flags)
 		dst = binary.BigEndian.AppendUint32(dst, uint32(len(item)+len(bccEntry)))
 		dst = appendBCC(dst, item)
-		dst = append(dst, f[s.tableAt:]...)
 	case s.end == 0:
 		dst = binary.BigEndian.AppendUint32(dst, tableLen+uint32(len(bccEntry)))
 		dst = appendBCC(dst, item)
-		dst = append(dst, f[s.tableAt+4:]...)
+		dst = append(dst, f[s.tableAt+4:behind]...)
 	default:
 		dst = binary.BigEndian.AppendUint32(dst, tableLen)
-		table := f[s.tableAt+4 : s.tableAt+4+s.tableLen]
+		table := f[s.tableAt+4 : behind]
 		from := len(dst)
 		dst = append(dst, table[:s.end]...)
 		binary.BigEndian.PutUint32(dst[from+s.at:], uint32(s.end-s.at-4+len(item)))
 		dst = append(dst, item...)
-		dst = append(dst, f[s.tableAt+4+s.end:]...)
+		dst = append(dst, table[s.end:]...)
 	}
+	flags := s.flags | frame.FlagHeaders
+	if s.persist {
+		dst = append(dst, persistent)
+		if s.flags&frame.FlagDeliveryMode != 0 {
+			behind++
+		}
+		flags |= frame.FlagDeliveryMode
+	}
+	dst = append(dst, f[behind:]...)
+	binary.BigEndian.PutUint16(dst[start+flagsAt:], flags)
 	binary.BigEndian.PutUint32(dst[start+sizeAt:], uint32(len(dst)-start-frame.Overhead))
 	return dst
 }
+
+// persistent is the delivery mode of messages that a broker keeps over a restart.
+const persistent = 2
 
 const (
 	sizeAt  = 3  // of the payload's size in a frame

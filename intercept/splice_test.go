@@ -81,15 +81,15 @@ func spliceable(t frame.Table) bool {
 
 // splice finds the seam and splices, if there is one.
 func splice(dst []byte, f frame.Frame, h frame.Header, item []byte) ([]byte, bool) {
-	s, ok := findSeam(h)
+	s, ok := findSeam(f, h, false)
 	if !ok {
 		return dst, false
 	}
 	return s.splice(dst, f, item), true
 }
 
-func seamOf(h frame.Header) seam {
-	s, _ := findSeam(h)
+func seamOf(f frame.Frame, h frame.Header) seam {
+	s, _ := findSeam(f, h, false)
 	return s
 }
 
@@ -108,6 +108,11 @@ func checkSplice(t *testing.T, f frame.Frame) bool {
 	if ok != spliceable(h.Table) {
 		t.Fatalf("spliced: %v, want %v: %v", ok, !ok, f)
 	}
+	if s, ok := findSeam(f, h, true); ok {
+		if p := s.splice(nil, f, spliceItem); len(p) != len(f)+s.growth(spliceItem) || p[len(p)-1] != 0xCE {
+			t.Fatalf("made persistent: %x became %x", f, p)
+		}
+	}
 	if !ok {
 		if !bytes.Equal(dst, before) {
 			t.Fatalf("not spliced, and dst is %q", dst)
@@ -115,7 +120,7 @@ func checkSplice(t *testing.T, f frame.Frame) bool {
 		return false
 	}
 	got := frame.Frame(dst[len(before):])
-	if !bytes.HasPrefix(dst, before) || len(got) != len(f)+seamOf(h).growth(spliceItem) {
+	if !bytes.HasPrefix(dst, before) || len(got) != len(f)+seamOf(f, h).growth(spliceItem) {
 		t.Fatalf("%d octets behind %q became %q", len(f), before, dst)
 	}
 	_, _, _, hadBCC := bccOf(h.Table)
@@ -216,5 +221,38 @@ func TestSpliceShapes(t *testing.T) {
 		if want := "1 header body-size=9 " + c.want; ok != (c.want != "") || ok && frame.Frame(got).String() != want {
 			t.Errorf("%s: %v\n got %v\nwant %s", c.name, ok, frame.Frame(got), want)
 		}
+	}
+}
+
+// TestPersistent: the delivery mode becomes persistent, whether a message has one or
+// not, and nothing else changes.
+func TestPersistent(t *testing.T) {
+	for text, want := range map[string]string{
+		`header body-size=3`:                                                            `header body-size=3 headers={BCC=["amqproxy:shard"]} delivery-mode=2`,
+		`header body-size=3 delivery-mode=1 priority=4`:                                 `header body-size=3 headers={BCC=["amqproxy:shard"]} delivery-mode=2 priority=4`,
+		`header body-size=3 content-type="t" delivery-mode=2 app-id="a"`:                `header body-size=3 content-type="t" headers={BCC=["amqproxy:shard"]} delivery-mode=2 app-id="a"`,
+		`header body-size=3 headers={a=1} correlation-id="c"`:                           `header body-size=3 headers={BCC=["amqproxy:shard"] a=1} delivery-mode=2 correlation-id="c"`,
+		`header body-size=3 headers={BCC=["q"] a=1} delivery-mode=1 correlation-id="c"`: `header body-size=3 headers={BCC=["q" "amqproxy:shard"] a=1} delivery-mode=2 correlation-id="c"`,
+	} {
+		f, err := frame.ParseText("1 " + text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, _ := frame.ParseHeader(f)
+		s, ok := findSeam(f, h, true)
+		got := frame.Frame(s.splice(nil, f, spliceItem))
+		if !ok || got.String() != "1 "+want || len(got) != len(f)+s.growth(spliceItem) {
+			t.Errorf("%s became %s in %d octets of %d, want %s", text, got, len(got), len(f), want)
+		}
+	}
+}
+
+// TestPersistentWithoutMode: a header that announces a delivery mode and has none is
+// the broker's to refuse.
+func TestPersistentWithoutMode(t *testing.T) {
+	f := headerFrame(0, frame.FlagDeliveryMode, nil)
+	h, _ := frame.ParseHeader(f)
+	if _, ok := findSeam(f, h, true); ok {
+		t.Error("it would be spliced")
 	}
 }

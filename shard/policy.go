@@ -44,6 +44,7 @@ type Definition struct {
 	QueueBind      QueueBind
 	QueuePurge     SetWise
 	QueueDelete    SetWise
+	Persist        bool // delivery-mode: messages become persistent, whatever they are
 }
 
 // ConsumePick is how basic.consume chooses among the local shards.
