@@ -110,8 +110,9 @@ func (se *session) greeted() bool {
 }
 
 func (se *session) dial(deadline time.Time) (*side, error) {
-	d := net.Dialer{Deadline: deadline}
-	conn, err := d.DialContext(se.ctx, "tcp", se.server.cfg.Broker)
+	ctx, cancel := context.WithDeadline(se.ctx, deadline)
+	defer cancel()
+	conn, err := se.server.dial(ctx, "tcp", se.server.cfg.Broker)
 	if err != nil {
 		return nil, err
 	}
