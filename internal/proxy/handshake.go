@@ -32,7 +32,7 @@ type handshake struct {
 	session *session
 
 	clientDone, homeDone bool
-	tuned                bool             // the broker has sent tune: it knows who the client is
+	tuned, chosen, wide  bool             // the broker has sent tune, which it does when it knows the client; the client tune-ok; see widen
 	refusal              *frame.ConnError // the broker can't be reached: the client is told when it can hear it
 
 	awaits    string // the side whose turn it is
@@ -170,8 +170,19 @@ func (h *handshake) tuneOk(a frame.Args) error {
 		h.frameMax = max
 	}
 	h.heartbeat = a.Short()
-	h.session.client.reader.SetMax(int(h.frameMax))
+	h.chosen = true
+	h.widen()
 	return nil
+}
+
+// widen lets the client's frames be as large as was agreed on, once the broker knows
+// who it is: one that chooses before it was offered anything gains nothing by it.
+// The client's reader calls it.
+func (h *handshake) widen() {
+	if h.chosen && h.tuned && !h.wide {
+		h.session.client.reader.SetMax(int(h.frameMax))
+		h.wide = true
+	}
 }
 
 // open begins the session proper on the client's side: what it sends behind

@@ -155,6 +155,9 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 	se.mu.Lock()
 	from.heard = true
 	held := from.reader.Buffered()
+	if from == se.client {
+		se.handshake.widen()
+	}
 	if se.core != nil {
 		se.core.Use(se.server.node.Snapshot())
 	}
