@@ -171,6 +171,9 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 	}
 	if se.core != nil {
 		se.core.EndBatch()
+		if err == nil && from == se.client {
+			err = se.core.Broken()
+		}
 	}
 	if from == se.client {
 		n := uint64(held - from.reader.Buffered())
