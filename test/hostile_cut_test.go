@@ -67,7 +67,7 @@ func TestHostileBrokerCuts(t *testing.T) {
 	t.Parallel()
 	greeting := &atomic.Int64{}
 	greeting.Store(-1)
-	l := hostileStart(t, cutting(greeting), "")
+	l := hostileStart(t, cutting(greeting))
 	neighbour := l.neighbour(t)
 	talk := hostileTalk(t, "cut-1000000")
 	whole := &hostileCount{Conn: rawDial(t, l.proxy.Addr()).Conn}
@@ -157,7 +157,7 @@ func TestHostileBrokerCutsGreeting(t *testing.T) {
 	t.Parallel()
 	greeting := &atomic.Int64{}
 	greeting.Store(-1)
-	l := hostileStart(t, cutting(greeting), "")
+	l := hostileStart(t, cutting(greeting))
 	before := l.uses(t)
 	for at := range int64(200) {
 		greeting.Store(at)

@@ -25,7 +25,7 @@ type hostileLab struct {
 }
 
 // hostileStart starts one. wrap may be nil; see fakebroker.Server.
-func hostileStart(t *testing.T, wrap func(net.Conn) net.Conn, yaml string) *hostileLab {
+func hostileStart(t *testing.T, wrap func(net.Conn) net.Conn, options ...func(*daemon.Proxy)) *hostileLab {
 	t.Helper()
 	s, err := fakebroker.Listen("127.0.0.1:0")
 	sessionMust(t, err)
@@ -37,9 +37,13 @@ func hostileStart(t *testing.T, wrap func(net.Conn) net.Conn, yaml string) *host
 		serving.Wait()
 	})
 	name := fmt.Sprintf("node: %s@hostile\n", strings.NewReplacer("/", "-").Replace(t.Name()))
-	yaml = name + "broker: amqp://" + s.Addr() + "\ndefinitions: {hostile: {shards-per-node: 2}}\n" +
-		"policies: [{name: hostile, pattern: '^hostile', vhost: '*', stream-definition: hostile}]\n" + yaml
-	p := daemon.Start(t, yaml)
+	yaml := name + "broker: amqp://" + s.Addr() + "\ndefinitions: {hostile: {shards-per-node: 2}}\n" +
+		"policies: [{name: hostile, pattern: '^hostile', vhost: '*', stream-definition: hostile}]\nlimits: {handshake-timeout: 1m}\n"
+	p := daemon.New(t, yaml)
+	for _, option := range options {
+		option(p)
+	}
+	p.Boot()
 	return &hostileLab{p, sessionPID(t, name)}
 }
 
@@ -243,11 +247,21 @@ func hostileRound(c *rawConn, says []byte, m frame.Method) error {
 	}
 }
 
-// sinceThen is how many confirms the neighbour has got.
-func (n *hostileNeighbour) count() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.confirms
+// wantServed wants the neighbour to get so many confirms more in time.
+func (n *hostileNeighbour) wantServed(confirms int, within time.Duration) {
+	n.t.Helper()
+	count := func() int {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.confirms
+	}
+	first := count()
+	daemon.Eventually(n.t, within, func() error {
+		if got := count() - first; got < confirms {
+			return fmt.Errorf("the neighbour got %d confirms, want %d", got, confirms)
+		}
+		return nil
+	})
 }
 
 // done ends the neighbour, which must have noticed nothing: no fault, and no message

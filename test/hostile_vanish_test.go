@@ -33,7 +33,7 @@ func hostileEach(t *testing.T, count int, run func(t *testing.T, at int, reset b
 // closed or reset, leaves nothing in the proxy, and nobody else notices.
 func TestHostileClientVanishes(t *testing.T) {
 	t.Parallel()
-	l := hostileStart(t, nil, "")
+	l := hostileStart(t, nil)
 	neighbour := l.neighbour(t)
 	talk := hostileTalk(t, "guest")
 	whole := rawDial(t, l.proxy.Addr())
