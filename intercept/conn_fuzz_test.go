@@ -96,18 +96,26 @@ func FuzzConn(f *testing.F) {
 	})
 }
 
-// FuzzPassthrough: where no policy is, what goes in comes out, in both directions.
+// FuzzPassthrough: where no policy is, what goes in comes out, in both directions, but
+// for a body that is longer than its header says.
 func FuzzPassthrough(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 1, 6, 0, 1, 12, 0, 1, 15, 1, 1, 10, 1, 1, 13, 1, 1, 14, 1, 1, 1, 0, 1, 2})
 	f.Add([]byte{0, 1, 0, 0, 1, 1, 1, 1, 1, 0, 1, 2, 1, 1, 3, 0, 1, 0, 0, 0, 40, 1, 0, 26})
+	f.Add([]byte{0, 1, 0, 0, 1, 6, 0, 1, 15, 0, 1, 12, 0, 1, 12, 0, 1, 15})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := newFuzzRun(t)
 		var up, down []byte
 		for p := program(data); len(p) > 0; {
 			if p.octet()%2 == 0 {
 				fr := p.frame(fuzzedClient)
-				up = append(up, unlessHeartbeat(fr)...)
 				r.check(r.conn.FromClient(fr, &r.out))
+				if r.conn.Broken() != nil {
+					r.take()
+					up = frame.AppendConnClose(up, &frame.ConnError{Code: frame.ReplySuccess, Text: "Goodbye"})
+					down = append(down, r.client[min(len(r.client), len(down)):]...) // the close
+					break
+				}
+				up = append(up, unlessHeartbeat(fr)...)
 			} else {
 				fr := p.frame(fuzzedHome)
 				down = append(down, unlessHeartbeat(fr)...)

@@ -121,7 +121,7 @@ func (c *Conn) contentFromClient(ch *channel, f frame.Frame, out *Out) {
 		c.clientMethod(ch, f, out)
 		return
 	}
-	if n := uint64(len(f.Payload())); f.Type() == frame.TypeBody && n > p.content.body {
+	if n := uint64(len(f.Payload())); f.Type() == frame.TypeBody && !p.content.header && n > p.content.body {
 		// RabbitMQ lets it pass, and with it more than any limit on messages allows.
 		c.Fault(&frame.ConnError{Code: frame.FrameError, Text: fmt.Sprintf(
 			"body frame of %d bytes where the header leaves %d", n, p.content.body)}, out)
