@@ -93,7 +93,7 @@ func TestHostileFlood(t *testing.T) {
 	neighbour.done(5 * time.Second)
 }
 
-// TestHostileBroken: hundreds of clients at once that break the protocol in every way,
+// TestHostileBroken: dozens of clients at once that break the protocol in every way,
 // again and again, are all closed and leave nothing; a client beside them is served
 // meanwhile.
 func TestHostileBroken(t *testing.T) {
@@ -123,7 +123,7 @@ func TestHostileBroken(t *testing.T) {
 	}
 	var clients sync.WaitGroup
 	var count atomic.Int64
-	for i := range 200 {
+	for i := range 45 {
 		clients.Go(func() {
 			for {
 				if err := floodBroken(l.proxy.Addr(), says[i%len(says)]); err != nil {
@@ -142,7 +142,7 @@ func TestHostileBroken(t *testing.T) {
 	release := sync.OnceFunc(func() { close(served) })
 	defer release()
 	began := time.Now()
-	neighbour.wantServed(100, 20*time.Second)
+	neighbour.wantServed(50, 20*time.Second)
 	release()
 	clients.Wait()
 	t.Logf("%d clients in %s", count.Load(), time.Since(began))
