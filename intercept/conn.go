@@ -43,6 +43,7 @@ type Conn struct {
 	leaving  frame.Frame    // the client's connection.close, which waits for the confirms that are due
 	phase    phase
 	parting  *frame.ConnError // why we close
+	broken   *frame.ConnError // the same, if it is the client's fault
 	deadline time.Time        // of the wait for confirms before we close
 	secret   []byte           // of an update-secret that is not answered yet
 
@@ -92,8 +93,13 @@ func (c *Conn) Use(snap *shard.Snapshot) {
 }
 
 // Held is how many octets of client frames wait for errands: over a limit of its
-// own the shell stops reading the client.
-func (c *Conn) Held() int { return c.heldSize }
+// own the shell stops reading the client. None do any more when we close.
+func (c *Conn) Held() int {
+	if c.phase != running {
+		return 0
+	}
+	return c.heldSize
+}
 
 // Channels is how many channels are open.
 func (c *Conn) Channels() int { return c.open }

@@ -46,8 +46,16 @@ func (c *Conn) Fault(why *frame.ConnError, out *Out) {
 		return
 	}
 	c.farewell = Farewell{By: "proxy", Code: why.Code, Text: why.Text}
-	c.parting = why
+	c.parting, c.broken = why, why
 	c.part(out)
+}
+
+// Broken is the fault of the client's that has ended the session, if one has.
+func (c *Conn) Broken() error {
+	if c.broken == nil {
+		return nil
+	}
+	return c.broken
 }
 
 func (c *Conn) unsettled() bool {

@@ -15,7 +15,7 @@ var (
 	paritySuite = regexp.MustCompile(`^== .*: (\d+)$`)
 	parityLine  = regexp.MustCompile(`^(.*?) +(test|departs|later) (.+)$`)
 	parityNames = regexp.MustCompile(`\bTest[A-Z]\w*`)
-	testFunc    = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	testFunc    = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\([tf] \*testing\.[TF]\)`)
 )
 
 // TestParity: every case of the plugins' suites is in the list once, and names

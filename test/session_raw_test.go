@@ -209,6 +209,16 @@ func (c *rawConn) logout() {
 	c.Close()
 }
 
+// rawTry is rawDial for many clients at once: they end when they are done.
+func rawTry(t *testing.T, addr string) *rawConn {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	return &rawConn{conn, t, frame.NewReader(rawBuffers{}, 1<<20)}
+}
+
 // reset ends the connection as a crashed machine's kernel does, with a TCP reset.
 func (c *rawConn) reset() {
 	c.t.Helper()

@@ -175,14 +175,21 @@ func (c *conn) closeChannel(ch *channel) {
 	c.channels[ch.number] = nil
 }
 
-// queueDeclare answers as for an empty queue that was there.
+// queueDeclare answers as for an empty queue. A passive one is refused when nobody
+// has declared the queue.
 func (c *conn) queueDeclare(ch *channel, f frame.Frame) {
+	a := f.Args()
+	a.Short()
+	name, passive := string(a.ShortStr()), a.Bit()
+	if !c.server.known(name, passive) {
+		e := &frame.ChannelError{Code: frame.NotFound, Text: "no queue '" + name + "'", Method: frame.QueueDeclare}
+		c.out = frame.AppendChannelClose(c.out, ch.number, e)
+		c.closeChannel(ch)
+		return
+	}
 	if (shape{true, 1, 5}).silent(f) {
 		return
 	}
-	a := f.Args()
-	a.Short()
-	name := string(a.ShortStr())
 	if name == "" {
 		ch.tags++
 		name = fmt.Sprintf("amq.gen-%d-%d", ch.number, ch.tags)

@@ -21,6 +21,7 @@ const (
 // is one more.
 type conn struct {
 	net.Conn
+	server  *Server
 	reader  *frame.Reader
 	buffers growing
 	beat    time.Duration // how long we may be silent; 0 is for ever
@@ -35,8 +36,8 @@ type conn struct {
 	writing sync.Mutex // one at a time: floods beside answers
 }
 
-func newConn(nc net.Conn) *conn {
-	c := &conn{Conn: nc}
+func newConn(nc net.Conn, s *Server) *conn {
+	c := &conn{Conn: nc, server: s}
 	c.reader = frame.NewReader(&c.buffers, frame.PreTuneMax)
 	return c
 }
@@ -179,6 +180,8 @@ func (c *conn) frame(f frame.Frame) error {
 		return nil // of a channel that we don't know any more
 	case m == frame.ChannelOpen:
 		return c.open(n)
+	case ch == nil && (m == frame.ChannelCloseOk || m == frame.ChannelClose):
+		return nil // it has heard of our close, or is about to
 	case ch == nil:
 		return &frame.ConnError{Code: frame.ChannelErrorCode, Text: "expected 'channel.open'", Method: m}
 	case m == frame.BasicPublish:

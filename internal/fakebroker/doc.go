@@ -1,5 +1,6 @@
-// Package fakebroker is a broker that keeps nothing: the far end of a proxy that
-// is to be measured, so cheap for each message that the proxy is the bottleneck.
+// Package fakebroker is a broker that keeps nothing but the names of queues: the far
+// end of a proxy that is to be measured, so cheap for each message that the proxy is
+// the bottleneck, or that is to be tested with thousands of clients.
 //
 // It lets everybody in, says yes to whatever is declared, swallows what is
 // published and confirms it. What a consumer gets is told by the arguments of its

@@ -8,11 +8,16 @@ import (
 
 // Server is a broker on one address.
 type Server struct {
+	// Wrap, if set before Serve, stands between the Server and each client: what a
+	// test has a broker do wrong.
+	Wrap func(net.Conn) net.Conn
+
 	ln      net.Listener
 	running sync.WaitGroup
 
 	mu     sync.Mutex
 	conns  map[*conn]bool
+	queues map[string]bool // that were declared, by name
 	closed bool
 }
 
@@ -22,7 +27,7 @@ func Listen(addr string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{ln: ln, conns: map[*conn]bool{}}, nil
+	return &Server{ln: ln, conns: map[*conn]bool{}, queues: map[string]bool{}}, nil
 }
 
 // Addr is the host:port that the Server listens on.
@@ -38,7 +43,10 @@ func (s *Server) Serve() error {
 		case err != nil:
 			return err
 		}
-		s.accept(newConn(nc))
+		if s.Wrap != nil {
+			nc = s.Wrap(nc)
+		}
+		s.accept(newConn(nc, s))
 	}
 }
 
@@ -56,6 +64,17 @@ func (s *Server) accept(c *conn) {
 		defer s.mu.Unlock()
 		delete(s.conns, c)
 	})
+}
+
+// known tells whether a queue is there, which it is from its first declare on, unless
+// that is passive.
+func (s *Server) known(queue string, passive bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !passive {
+		s.queues[queue] = true
+	}
+	return s.queues[queue]
 }
 
 // Close ends the Server and all connections, and returns when they are gone.

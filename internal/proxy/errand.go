@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"amqproxy/frame"
 	"amqproxy/intercept"
@@ -20,6 +21,9 @@ func (se *session) errand(e intercept.Errand) {
 	se.core.EndBatch()
 	se.commit(&out, nil)
 	out.Reset()
+	if se.core.Broken() != nil { // by a frame that was held
+		se.client.conn.SetReadDeadline(time.Now().Add(lingerTime))
+	}
 	se.room.Broadcast()
 }
 

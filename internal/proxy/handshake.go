@@ -32,6 +32,7 @@ type handshake struct {
 	session *session
 
 	clientDone, homeDone bool
+	tuned, chosen, wide  bool             // the broker has sent tune, which it does when it knows the client; the client tune-ok; see widen
 	refusal              *frame.ConnError // the broker can't be reached: the client is told when it can hear it
 
 	awaits    string // the side whose turn it is
@@ -157,6 +158,10 @@ func (h *handshake) refuseLogin(out *intercept.Out) error {
 func (h *handshake) tuneOk(a frame.Args) error {
 	h.channels = a.Short()
 	max := a.Long()
+	if max > 0 && max < frame.MinMax {
+		h.session.noteLocked("client", fmt.Sprintf("wants frame_max %d, the least is %d", max, frame.MinMax))
+		return &frame.ConnError{Code: frame.NotAllowed, Text: "frame_max is too small"}
+	}
 	if max > h.frameMax {
 		h.session.noteLocked("client", fmt.Sprintf("wants frame_max %d, the most is %d", max, h.frameMax))
 		return &frame.ConnError{Code: frame.NotAllowed, Text: "frame_max is too large"}
@@ -165,8 +170,19 @@ func (h *handshake) tuneOk(a frame.Args) error {
 		h.frameMax = max
 	}
 	h.heartbeat = a.Short()
-	h.session.client.reader.SetMax(int(h.frameMax))
+	h.chosen = true
+	h.widen()
 	return nil
+}
+
+// widen lets the client's frames be as large as was agreed on, once the broker knows
+// who it is: one that chooses before it was offered anything gains nothing by it.
+// The client's reader calls it.
+func (h *handshake) widen() {
+	if h.chosen && h.tuned && !h.wide {
+		h.session.client.reader.SetMax(int(h.frameMax))
+		h.wide = true
+	}
 }
 
 // open begins the session proper on the client's side: what it sends behind
@@ -199,17 +215,38 @@ func (h *handshake) opened(out *intercept.Out) error {
 	return nil
 }
 
+// expects tells whether a broker may send f before the connection is open.
+func (h *handshake) expects(f frame.Frame) bool {
+	if f.Type() != frame.TypeMethod || f.Channel() != 0 {
+		return false
+	}
+	switch f.Method() {
+	case frame.ConnectionStart, frame.ConnectionSecure, frame.ConnectionTune, frame.ConnectionClose, frame.ConnectionCloseOk:
+		return true
+	case frame.ConnectionOpenOk:
+		return h.clientDone // it answers connection.open
+	}
+	return false
+}
+
 // fromHome takes a frame of a broker that has not sent connection.open-ok yet.
 func (h *handshake) fromHome(f frame.Frame, out *intercept.Out) error {
 	se := h.session
 	if f.Type() == frame.TypeHeartbeat {
 		return nil
 	}
+	if !h.expects(f) {
+		return &frame.ConnError{Code: frame.CommandInvalid, Text: "frame that does not belong to the handshake"}
+	}
 	h.awaits = "client"
 	switch f.Method() {
 	case frame.ConnectionTune:
 		a := f.Args()
 		channels, max, beat := a.Short(), a.Long(), a.Short()
+		if max > 0 && max < frame.MinMax {
+			return &frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("frame_max of %d is under %d", max, frame.MinMax)}
+		}
+		h.tuned = true
 		if max == 0 || max > h.frameMax {
 			max = h.frameMax
 		}
@@ -220,12 +257,10 @@ func (h *handshake) fromHome(f frame.Frame, out *intercept.Out) error {
 		se.home.reader.SetMax(int(h.frameMax))
 		se.client.conn.SetReadDeadline(time.Time{})
 		se.home.conn.SetReadDeadline(time.Time{})
-		if se.core != nil {
-			if err := se.core.FromHome(f, out); err != nil {
-				return err
-			}
-			return h.opened(out)
+		if err := se.core.FromHome(f, out); err != nil {
+			return err
 		}
+		return h.opened(out)
 	}
 	if se.core != nil {
 		return se.core.FromHome(f, out)

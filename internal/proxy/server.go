@@ -68,6 +68,7 @@ type Server struct {
 	node   Node
 	log    *zap.Logger
 	totals Totals
+	dial   func(ctx context.Context, network, address string) (net.Conn, error) // the broker
 
 	mu       sync.Mutex
 	sessions map[*session]bool
@@ -77,7 +78,8 @@ type Server struct {
 
 // New returns a Server; Serve makes it work.
 func New(cfg Config, node Node, log *zap.Logger) *Server {
-	return &Server{cfg: cfg, node: node, log: log, sessions: map[*session]bool{}, from: map[string]int{}}
+	return &Server{cfg: cfg, node: node, log: log, dial: new(net.Dialer).DialContext,
+		sessions: map[*session]bool{}, from: map[string]int{}}
 }
 
 // Totals are the Server's counters.

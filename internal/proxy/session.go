@@ -120,8 +120,9 @@ func (se *session) greeted() bool {
 }
 
 func (se *session) dial(deadline time.Time) (*side, error) {
-	d := net.Dialer{Deadline: deadline}
-	conn, err := d.DialContext(se.ctx, "tcp", se.server.cfg.Broker)
+	ctx, cancel := context.WithDeadline(se.ctx, deadline)
+	defer cancel()
+	conn, err := se.server.dial(ctx, "tcp", se.server.cfg.Broker)
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +192,9 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 	se.mu.Lock()
 	from.heard = true
 	held := from.reader.Buffered()
+	if from == se.client {
+		se.handshake.widen()
+	}
 	if se.core != nil {
 		se.core.Use(se.server.node.Snapshot())
 	}
@@ -204,6 +208,9 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 	}
 	if se.core != nil {
 		se.core.EndBatch()
+		if err == nil && from == se.client {
+			err = se.core.Broken()
+		}
 	}
 	if from == se.client {
 		n := uint64(held - from.reader.Buffered())

@@ -30,7 +30,12 @@ const startTimeout = 20 * time.Second
 
 // Binary builds amqproxy with the race detector, once for a test binary, and
 // gives its path.
-var Binary = sync.OnceValues(func() (string, error) {
+var Binary = sync.OnceValues(func() (string, error) { return build("-race") })
+
+// plain is the same without the race detector.
+var plain = sync.OnceValues(func() (string, error) { return build("-race=false") })
+
+func build(race string) (string, error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("go list: %w", err)
@@ -40,18 +45,19 @@ var Binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "amqproxy")
-	build := exec.Command("go", "build", "-race", "-o", path, "./cmd/amqproxy")
+	build := exec.Command("go", "build", race, "-o", path, "./cmd/amqproxy")
 	build.Dir = strings.TrimSpace(string(root))
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 // Proxy is a running amqproxy.
 type Proxy struct {
 	t     testing.TB
 	file  string
+	build func() (string, error)
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when the process has ended
 	err   error         // what Wait said; read it after done
@@ -87,7 +93,7 @@ func New(t testing.TB, yaml string) *Proxy {
 			yaml += "\n" + key + " " + value
 		}
 	}
-	p := &Proxy{t: t, file: filepath.Join(dir, "amqproxy.yaml")}
+	p := &Proxy{t: t, build: Binary, file: filepath.Join(dir, "amqproxy.yaml")}
 	if err := os.WriteFile(p.file, []byte(yaml+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +108,10 @@ func New(t testing.TB, yaml string) *Proxy {
 	})
 	return p
 }
+
+// Plain has the proxy run without the race detector, from the next start on: for what
+// is measured.
+func (p *Proxy) Plain() { p.build = plain }
 
 // Inside has the proxy run in a network namespace, from the next start on.
 func (p *Proxy) Inside(s *netns.Space) { p.space = s }
@@ -144,7 +154,7 @@ func (p *Proxy) Boot() {
 
 // TryBoot is Boot for a proxy that may not start.
 func (p *Proxy) TryBoot() error {
-	binary, err := Binary()
+	binary, err := p.build()
 	if err != nil {
 		return err
 	}
