@@ -1,6 +1,10 @@
 package intercept
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"amqproxy/frame"
+)
 
 // confirms tells whether every publish of a channel is settled. Tags count from
 // 1; all up to low are settled, and of those beyond, the ones whose bit is set.
@@ -100,4 +104,29 @@ func (c *confirms) advance() {
 		c.beyond = c.beyond[:n]
 		c.base += passed * 64
 	}
+}
+
+// settled takes the broker's ack or nack of publishes; true when what the client is
+// told of it was told here.
+func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) (told bool) {
+	a := f.Args()
+	tag, multiple := a.LongLong(), a.Bit()
+	if !a.OK() {
+		return false
+	}
+	if ch.ledger != nil {
+		ch.ledger.settle(0, tag, multiple, f.Method() == frame.BasicAck)
+		c.tell(ch, out)
+		return true
+	}
+	n := ch.confirms.settle(tag, multiple)
+	if f.Method() == frame.BasicAck {
+		c.tally.all.confirmed += n
+	} else {
+		c.tally.all.nacked += n
+	}
+	if !ch.outstanding() {
+		c.closeSettled(ch, out)
+	}
+	return false
 }

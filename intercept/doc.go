@@ -13,14 +13,20 @@
 //
 // What a frame's way is, in the order of the files:
 //
-//	conn.go      which of the two sides, which channel, and the switch of methods
-//	channel.go   opening, closing, our channel errors, holding and resuming
-//	publish.go   basic.publish: the shard, and the splice of its key
-//	exchange.go  exchange.* on a stream
-//	queue.go     queue.* on a virtual queue
-//	parting.go   the end of a connection
-//	consume.go   basic.consume and basic.get on a virtual queue
-//	confirms.go  which publishes are not settled yet
+//	conn.go        which of the two sides, which channel, and the switch of methods
+//	run.go         whole messages like the one before, many at once
+//	connection.go  channel 0
+//	channel.go     the state of a channel; opening it, holding and resuming
+//	publish.go     basic.publish: the shard, and the splice of its key
+//	ledger.go      what becomes of publishes to streams, whatever comes back
+//	reroute.go     what the broker sends back goes to another shard
+//	confirms.go    which publishes of other channels are not settled yet
+//	exchange.go    exchange.* on a stream
+//	queue.go       queue.* on a virtual queue
+//	consume.go     basic.consume and basic.get on a virtual queue
+//	retire.go      shards that retire: who holds what of them, and consumers that move
+//	closing.go     the end of a channel, the client's, the broker's and ours
+//	parting.go     the end of a connection
 //
 // To add a rule: find the method in the switch, write the rule in the file of its
 // topic, and a scenario in testdata. A method that can't be decoded is forwarded

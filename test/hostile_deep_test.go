@@ -99,7 +99,7 @@ func TestSessionStricter(t *testing.T) {
 		broker frame.Method
 	}{
 		{"a body that is longer than declared", streamFrames(t, "1 basic.publish", "1 header body-size=1", `1 body "abc"`, "2 channel.open"), "reply-code=501", frame.ChannelOpenOk},
-		{"a channel number above channel_max", streamFrames(t, "8 channel.open"), "reply-code=504", frame.ChannelOpenOk},
+		{"a channel number above channel_max", streamFrames(t, "8 channel.open"), "reply-code=530", frame.ChannelOpenOk},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			login := rawLogin{vhost: vhost, channelMax: 7}
