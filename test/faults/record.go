@@ -38,6 +38,7 @@ type record struct {
 
 	mu        sync.Mutex
 	fates     [][]fate    // by publisher and sequence number
+	mandatory []bool      // by publisher: it asked for what can't be routed
 	highest   [][]int     // by publisher and key: of the first deliveries
 	reordered map[int]int // keys, and how many messages came after a later one
 	unflagged int
@@ -48,7 +49,8 @@ type record struct {
 }
 
 func newRecord(number, publishers int, h *homes) *record {
-	r := &record{run: number, reordered: map[int]int{}, gaps: newGaps(len(h.node)), acks: make([]int, len(h.node)), last: time.Now()}
+	r := &record{run: number, reordered: map[int]int{}, mandatory: make([]bool, publishers),
+		gaps: newGaps(len(h.node)), acks: make([]int, len(h.node)), last: time.Now()}
 	for range publishers {
 		r.fates = append(r.fates, nil)
 		seen := make([]int, keys)
@@ -146,9 +148,13 @@ func (r *record) confirms() (byGroup []int, all int) {
 func (r *record) tally(t *tally) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, all := range r.fates {
+	for publisher, all := range r.fates {
+		before := t.Lost
 		for _, f := range all {
 			f.count(t)
+		}
+		if r.mandatory[publisher] {
+			t.LostMandatory += t.Lost - before
 		}
 	}
 	t.Unflagged, t.Reordered, t.Strange = r.unflagged, len(r.reordered), r.strange
@@ -172,15 +178,16 @@ func (f fate) count(t *tally) {
 
 // tally is a record in numbers.
 type tally struct {
-	Attempted  int `json:"attempted"`
-	Acked      int `json:"acked"`
-	Nacked     int `json:"nacked"`
-	Returned   int `json:"returned"` // they may be acked too
-	Unanswered int `json:"unanswered"`
-	Delivered  int `json:"delivered"` // messages, not deliveries
-	Lost       int `json:"lost"`      // acked, not returned, never delivered
-	Duplicated int `json:"duplicated"`
-	Unflagged  int `json:"duplicated_unflagged"`
-	Reordered  int `json:"reordered_keys"`
-	Strange    int `json:"strange"` // deliveries of broken or old messages
+	Attempted     int `json:"attempted"`
+	Acked         int `json:"acked"`
+	Nacked        int `json:"nacked"`
+	Returned      int `json:"returned"` // they may be acked too
+	Unanswered    int `json:"unanswered"`
+	Delivered     int `json:"delivered"`      // messages, not deliveries
+	Lost          int `json:"lost"`           // acked, not returned, never delivered
+	LostMandatory int `json:"lost_mandatory"` // of these, published as mandatory
+	Duplicated    int `json:"duplicated"`
+	Unflagged     int `json:"duplicated_unflagged"`
+	Reordered     int `json:"reordered_keys"`
+	Strange       int `json:"strange"` // deliveries of broken or old messages
 }

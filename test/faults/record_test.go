@@ -9,6 +9,7 @@ import (
 // repetitions and order are known.
 func TestRecord(t *testing.T) {
 	r := newRecord(3, 1, &homes{node: []int{0, 1}})
+	r.mandatory[0] = true
 	var all []message
 	for range 8 {
 		all = append(all, r.published(0, 5))
@@ -29,7 +30,7 @@ func TestRecord(t *testing.T) {
 	var got tally
 	r.tally(&got)
 	want := tally{Attempted: 8, Acked: 5, Nacked: 1, Returned: 1, Unanswered: 1, Delivered: 3,
-		Lost: 2, Duplicated: 2, Unflagged: 1, Reordered: 1, Strange: 2}
+		Lost: 2, LostMandatory: 2, Duplicated: 2, Unflagged: 1, Reordered: 1, Strange: 2}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

@@ -76,6 +76,7 @@ func (t *tally) add(o tally) {
 	t.Unanswered += o.Unanswered
 	t.Delivered += o.Delivered
 	t.Lost += o.Lost
+	t.LostMandatory += o.LostMandatory
 	t.Duplicated += o.Duplicated
 	t.Unflagged += o.Unflagged
 	t.Reordered += o.Reordered

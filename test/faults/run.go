@@ -77,7 +77,7 @@ func (r *run) steps(ctx context.Context) error {
 		return err
 	}
 	watch()
-	return r.drain(ctx)
+	return errors.Join(r.drain(ctx), r.dropIdle(ctx))
 }
 
 // prepare has the victim write down which queues it has: RabbitMQ may lose one in a
@@ -147,7 +147,7 @@ func (r *run) recover(ctx context.Context) error {
 	if err := r.acks(ctx, tail, 0); err != nil {
 		return fmt.Errorf("after the fault: %w", err)
 	}
-	return r.dropIdle(ctx)
+	return nil
 }
 
 // acks waits for so many more of each group, and in all.
@@ -210,8 +210,8 @@ func (r *run) watchKeys(ctx context.Context) (end func()) {
 
 // tell says in a line how the run went.
 func (r *run) tell() {
-	fmt.Fprintf(os.Stderr, "%s, %s, seed %d, node %d: acked %d, unconfirmed at the victim %d, lost %d, took %.0f s",
-		r.Path, r.Fault, r.Seed, r.Victim+1, r.Acked, r.Unconfirmed, r.Lost, r.Took)
+	fmt.Fprintf(os.Stderr, "%s, %s, seed %d, node %d: acked %d, unconfirmed at the victim %d, lost %d (mandatory: %d), settled after %.0f s, took %.0f s",
+		r.Path, r.Fault, r.Seed, r.Victim+1, r.Acked, r.Unconfirmed, r.Lost, r.LostMandatory, r.Settled, r.Took)
 	if !r.Counts {
 		fmt.Fprint(os.Stderr, "; it does not count, too little was unconfirmed")
 	}

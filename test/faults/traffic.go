@@ -51,7 +51,8 @@ func startTraffic(ctx context.Context, p path, rec *record, victim int, seed uin
 	entrances := p.entrances(victim)
 	for i := range publishers {
 		pub := newPublisher(t, i, entrances[i%len(entrances)], seed)
-		pub.mandatory = p.name() == "amqproxy" && i >= publishers-len(entrances)
+		pub.mandatory = p.name() == "amqproxy" && i >= publishers-len(entrances) // one at each entrance
+		rec.mandatory[i] = pub.mandatory
 		t.publishing.Go(func() { pub.run(publishing, waiting) })
 	}
 	return t
