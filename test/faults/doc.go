@@ -14,8 +14,9 @@
 //	matrix.go     which runs there are, and the line that repeats one
 //	run.go        one run: load, fault, repair, drain, count
 //	traffic.go publisher.go consumer.go half.go   the clients
-//	record.go     what became of each message; gaps.go: how long confirms did not come
-//	world.go proxy.go view.go   what runs, and what the proxies say
+//	record.go     what became of each message; lost.go: where the lost ones were going
+//	gaps.go       how long confirms did not come
+//	world.go proxy.go view.go count.go repair.go   what runs, and what it says of itself
 //	path.go       the two ways to a stream: through.go is amqproxy, plugin.go the plugin
 //	report.go     the table, the JSON
 //

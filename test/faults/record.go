@@ -30,7 +30,12 @@ func parse(body []byte) (m message, err error) {
 type fate struct {
 	acked, nacked, returned, unanswered bool
 	delivered                           uint16
+	key                                 uint16
+	ackedAt                             time.Time
 }
+
+// lost: whoever sent it was told that it is safe, and nobody got it.
+func (f fate) lost() bool { return f.acked && !f.returned && f.delivered == 0 }
 
 // record is what became of all messages of a run.
 type record struct {
@@ -39,6 +44,8 @@ type record struct {
 	mu        sync.Mutex
 	fates     [][]fate    // by publisher and sequence number
 	mandatory []bool      // by publisher: it asked for what can't be routed
+	entrance  []int       // by publisher: the node that it connects to
+	struck    time.Time   // when the fault began
 	highest   [][]int     // by publisher and key: of the first deliveries
 	reordered map[int]int // keys, and how many messages came after a later one
 	unflagged int
@@ -49,7 +56,7 @@ type record struct {
 }
 
 func newRecord(number, publishers int, h *homes) *record {
-	r := &record{run: number, reordered: map[int]int{}, mandatory: make([]bool, publishers),
+	r := &record{run: number, reordered: map[int]int{}, mandatory: make([]bool, publishers), entrance: make([]int, publishers),
 		gaps: newGaps(len(h.node)), acks: make([]int, len(h.node)), last: time.Now()}
 	for range publishers {
 		r.fates = append(r.fates, nil)
@@ -67,16 +74,17 @@ func (r *record) published(publisher, key int) message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := message{r.run, publisher, key, len(r.fates[publisher])}
-	r.fates[publisher] = append(r.fates[publisher], fate{})
+	r.fates[publisher] = append(r.fates[publisher], fate{key: uint16(key)})
 	return m
 }
 
 func (r *record) acked(m message, group int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.fates[m.publisher][m.seq].acked = true
+	f, now := &r.fates[m.publisher][m.seq], time.Now()
+	f.acked, f.ackedAt = true, now
 	r.acks[group]++
-	r.gaps.confirm(group, time.Now())
+	r.gaps.confirm(group, now)
 }
 
 func (r *record) nacked(m message)     { r.note(m, func(f *fate) { f.nacked = true }) }
@@ -127,6 +135,20 @@ func (r *record) delivered(body []byte, redelivered bool) {
 	}
 }
 
+// strike notes that the fault begins.
+func (r *record) strike() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.struck = time.Now()
+}
+
+// endGaps is when publishing ends.
+func (r *record) endGaps() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gaps.end(time.Now())
+}
+
 // quiet is how long nothing has been delivered.
 func (r *record) quiet() time.Duration {
 	r.mu.Lock()
@@ -172,7 +194,7 @@ func (f fate) count(t *tally) {
 	add(&t.Returned, f.returned)
 	add(&t.Unanswered, f.unanswered)
 	add(&t.Delivered, f.delivered > 0)
-	add(&t.Lost, f.acked && !f.returned && f.delivered == 0)
+	add(&t.Lost, f.lost())
 	t.Duplicated += max(0, int(f.delivered)-1)
 }
 

@@ -104,6 +104,7 @@ func (r *run) strike(ctx context.Context) error {
 	}
 	r.Unconfirmed = r.atVictim()
 	r.Counts = !r.fault.kill || r.Unconfirmed >= enough
+	r.rec.strike()
 	if err := r.fault.do(ctx, r); err != nil {
 		return fmt.Errorf("the fault: %w", err)
 	}
@@ -169,9 +170,7 @@ func (r *run) acks(ctx context.Context, each, all int) error {
 
 // drain ends publishing and reads until there is nothing.
 func (r *run) drain(ctx context.Context) error {
-	r.rec.mu.Lock()
-	r.rec.gaps.end(time.Now())
-	r.rec.mu.Unlock()
+	r.rec.endGaps()
 	r.load.endPublishing(confirmTime)
 	return poll(ctx, drainTime, func() error {
 		if q := r.rec.quiet(); q < quietTime {
@@ -219,4 +218,5 @@ func (r *run) tell() {
 		fmt.Fprintf(os.Stderr, "\n  %s", r.Error)
 	}
 	fmt.Fprintln(os.Stderr)
+	r.rec.tellLosses(os.Stderr, r.path.homes())
 }

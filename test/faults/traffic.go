@@ -52,7 +52,7 @@ func startTraffic(ctx context.Context, p path, rec *record, victim int, seed uin
 	for i := range publishers {
 		pub := newPublisher(t, i, entrances[i%len(entrances)], seed)
 		pub.mandatory = p.name() == "amqproxy" && i >= publishers-len(entrances) // one at each entrance
-		rec.mandatory[i] = pub.mandatory
+		rec.mandatory[i], rec.entrance[i] = pub.mandatory, pub.at.node
 		t.publishing.Go(func() { pub.run(publishing, waiting) })
 	}
 	return t
