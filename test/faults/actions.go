@@ -56,7 +56,9 @@ func deleteShard(ctx context.Context, r *run) error {
 			return err
 		}
 		defer ch.Close()
-		_, err = ch.QueueDelete(queue, false, true, false)
+		if _, err = ch.QueueDelete(queue, false, true, false); err == nil {
+			r.rec.shardDeleted(queue, r.Victim)
+		}
 		return err
 	})
 }

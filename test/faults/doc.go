@@ -22,5 +22,6 @@
 //
 // A message counts as lost if it was acked, did not come back, and was not delivered
 // until all queues were empty. What one who deletes a shard with messages in it loses
-// is his doing, so the fault deletes a shard at a moment at which it is empty.
+// is his doing: the fault deletes a shard at a moment at which it is empty, and what was
+// published to it before the delete was done is counted apart, as "with shard".
 package main

@@ -19,16 +19,16 @@ type span struct {
 }
 
 // losses are all that were lost.
-func (r *record) losses(h *homes) map[loss]span {
+func (r *record) losses() map[loss]span {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := map[loss]span{}
 	for publisher, fates := range r.fates {
 		for _, f := range fates {
-			if !f.lost() {
+			if !r.lost(f) {
 				continue
 			}
-			l, after := loss{h.group[f.key], r.entrance[publisher]}, f.ackedAt.Sub(r.struck)
+			l, after := loss{r.homes.group[f.key], r.entrance[publisher]}, f.ackedAt.Sub(r.struck)
 			s, more := all[l]
 			if !more {
 				s.first, s.last = after, after
@@ -40,12 +40,12 @@ func (r *record) losses(h *homes) map[loss]span {
 }
 
 // tellLosses says where to look for what was lost.
-func (r *record) tellLosses(out io.Writer, h *homes) {
-	all := r.losses(h)
+func (r *record) tellLosses(out io.Writer) {
+	all := r.losses()
 	order := slices.SortedFunc(maps.Keys(all), func(a, b loss) int { return all[b].messages - all[a].messages })
 	for _, l := range order {
 		s := all[l]
 		fmt.Fprintf(out, "  %d of '%s', published at node %d, acked %.3f to %.3f s after the fault began\n",
-			s.messages, h.names[l.group], l.entrance+1, s.first.Seconds(), s.last.Seconds())
+			s.messages, r.homes.names[l.group], l.entrance+1, s.first.Seconds(), s.last.Seconds())
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -31,21 +32,34 @@ type fate struct {
 	acked, nacked, returned, unanswered bool
 	delivered                           uint16
 	key                                 uint16
-	ackedAt                             time.Time
+	publishedAt, ackedAt                time.Time
 }
 
-// lost: whoever sent it was told that it is safe, and nobody got it.
-func (f fate) lost() bool { return f.acked && !f.returned && f.delivered == 0 }
+// missing: whoever sent it was told that it is safe, and nobody got it.
+func (f fate) missing() bool { return f.acked && !f.returned && f.delivered == 0 }
+
+// lost is missing without an excuse.
+func (r *record) lost(f fate) bool { return f.missing() && !r.withShard(f) }
+
+// withShard is missing because somebody deleted the queue that it was on its way into.
+// RabbitMQ takes messages for a queue until its delete is done, drops them with it
+// though the delete was to be of an empty queue, and acks them.
+func (r *record) withShard(f fate) bool {
+	return f.missing() && r.homes.group[f.key] == r.deleted && f.publishedAt.Before(r.deletedAt)
+}
 
 // record is what became of all messages of a run.
 type record struct {
 	run int
 
 	mu        sync.Mutex
-	fates     [][]fate    // by publisher and sequence number
-	mandatory []bool      // by publisher: it asked for what can't be routed
-	entrance  []int       // by publisher: the node that it connects to
-	struck    time.Time   // when the fault began
+	fates     [][]fate  // by publisher and sequence number
+	mandatory []bool    // by publisher: it asked for what can't be routed
+	entrance  []int     // by publisher: the node that it connects to
+	struck    time.Time // when the fault began
+	homes     *homes
+	deleted   int         // the group whose shard was deleted; -1 is none
+	deletedAt time.Time   // when that was done
 	highest   [][]int     // by publisher and key: of the first deliveries
 	reordered map[int]int // keys, and how many messages came after a later one
 	unflagged int
@@ -56,7 +70,7 @@ type record struct {
 }
 
 func newRecord(number, publishers int, h *homes) *record {
-	r := &record{run: number, reordered: map[int]int{}, mandatory: make([]bool, publishers), entrance: make([]int, publishers),
+	r := &record{run: number, homes: h, deleted: -1, reordered: map[int]int{}, mandatory: make([]bool, publishers), entrance: make([]int, publishers),
 		gaps: newGaps(len(h.node)), acks: make([]int, len(h.node)), last: time.Now()}
 	for range publishers {
 		r.fates = append(r.fates, nil)
@@ -74,7 +88,7 @@ func (r *record) published(publisher, key int) message {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m := message{r.run, publisher, key, len(r.fates[publisher])}
-	r.fates[publisher] = append(r.fates[publisher], fate{key: uint16(key)})
+	r.fates[publisher] = append(r.fates[publisher], fate{key: uint16(key), publishedAt: time.Now()})
 	return m
 }
 
@@ -142,6 +156,16 @@ func (r *record) strike() {
 	r.struck = time.Now()
 }
 
+// shardDeleted notes that a delete is done.
+func (r *record) shardDeleted(queue string, node int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deletedAt = time.Now()
+	if r.deleted = slices.Index(r.homes.names, queue); r.deleted < 0 {
+		r.deleted = slices.Index(r.homes.node, node)
+	}
+}
+
 // endGaps is when publishing ends.
 func (r *record) endGaps() {
 	r.mu.Lock()
@@ -174,6 +198,10 @@ func (r *record) tally(t *tally) {
 		before := t.Lost
 		for _, f := range all {
 			f.count(t)
+			if r.withShard(f) {
+				t.WithShard++
+				t.Lost--
+			}
 		}
 		if r.mandatory[publisher] {
 			t.LostMandatory += t.Lost - before
@@ -194,7 +222,7 @@ func (f fate) count(t *tally) {
 	add(&t.Returned, f.returned)
 	add(&t.Unanswered, f.unanswered)
 	add(&t.Delivered, f.delivered > 0)
-	add(&t.Lost, f.lost())
+	add(&t.Lost, f.missing())
 	t.Duplicated += max(0, int(f.delivered)-1)
 }
 
@@ -205,9 +233,10 @@ type tally struct {
 	Nacked        int `json:"nacked"`
 	Returned      int `json:"returned"` // they may be acked too
 	Unanswered    int `json:"unanswered"`
-	Delivered     int `json:"delivered"`      // messages, not deliveries
-	Lost          int `json:"lost"`           // acked, not returned, never delivered
-	LostMandatory int `json:"lost_mandatory"` // of these, published as mandatory
+	Delivered     int `json:"delivered"`          // messages, not deliveries
+	Lost          int `json:"lost"`               // acked, not returned, never delivered
+	LostMandatory int `json:"lost_mandatory"`     // of these, published as mandatory
+	WithShard     int `json:"deleted_with_shard"` // not lost, see there
 	Duplicated    int `json:"duplicated"`
 	Unflagged     int `json:"duplicated_unflagged"`
 	Reordered     int `json:"reordered_keys"`

@@ -8,7 +8,7 @@ import (
 // TestRecord: what the record counts is what happened, by a run whose losses,
 // repetitions and order are known.
 func TestRecord(t *testing.T) {
-	r := newRecord(3, 1, &homes{node: []int{0, 1}})
+	r := newRecord(3, 1, &homes{group: make([]int, keys), node: []int{0, 1}, names: []string{"a", "b"}})
 	r.mandatory[0] = true
 	var all []message
 	for range 8 {
@@ -27,10 +27,12 @@ func TestRecord(t *testing.T) {
 	r.delivered(all[6].body(), false) // unanswered, and there all the same
 	r.delivered(all[2].body()[:9], false)
 	r.delivered(message{run: 2, key: 5}.body(), true) // of another run
+	r.shardDeleted("a", 0)
+	r.acked(r.published(0, 5), 0) // the first that the deletion does not excuse
 	var got tally
 	r.tally(&got)
-	want := tally{Attempted: 8, Acked: 5, Nacked: 1, Returned: 1, Unanswered: 1, Delivered: 3,
-		Lost: 2, LostMandatory: 2, Duplicated: 2, Unflagged: 1, Reordered: 1, Strange: 2}
+	want := tally{Attempted: 9, Acked: 6, Nacked: 1, Returned: 1, Unanswered: 1, Delivered: 3,
+		Lost: 1, LostMandatory: 1, WithShard: 2, Duplicated: 2, Unflagged: 1, Reordered: 1, Strange: 2}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

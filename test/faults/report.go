@@ -77,6 +77,7 @@ func (t *tally) add(o tally) {
 	t.Delivered += o.Delivered
 	t.Lost += o.Lost
 	t.LostMandatory += o.LostMandatory
+	t.WithShard += o.WithShard
 	t.Duplicated += o.Duplicated
 	t.Unflagged += o.Unflagged
 	t.Reordered += o.Reordered
@@ -95,13 +96,13 @@ func (rep *report) row(fault, path string) *row {
 // table prints a row for each fault.
 func (rep *report) table(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "fault\trounds\tattempted\tacked\tnacked\treturned\tunanswered\tdelivered\tLOST\tduplicated\tunflagged\treordered\tgap s\tunaffected s\tmoved\tunconfirmed\tplugin: rounds\tacked\tLOST")
+	fmt.Fprintln(w, "fault\trounds\tattempted\tacked\tnacked\treturned\tunanswered\tdelivered\tLOST\twith shard\tduplicated\tunflagged\treordered\tgap s\tunaffected s\tmoved\tunconfirmed\tplugin: rounds\tacked\tLOST")
 	for _, s := range rep.Rows {
 		if s.Path != "amqproxy" {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f\t%s\t%d\t%d\t", s.Fault, s.Rounds, s.Attempted, s.Acked, s.Nacked, s.Returned,
-			s.Unanswered, s.Delivered, s.Lost, s.Duplicated, s.Unflagged, s.Reordered, s.Gap, seconds(s.GapSpared), s.Moved, s.Unconfirmed)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f\t%s\t%d\t%d\t", s.Fault, s.Rounds, s.Attempted, s.Acked, s.Nacked, s.Returned,
+			s.Unanswered, s.Delivered, s.Lost, s.WithShard, s.Duplicated, s.Unflagged, s.Reordered, s.Gap, seconds(s.GapSpared), s.Moved, s.Unconfirmed)
 		if p := rep.row(s.Fault, "plugin"); p != nil {
 			fmt.Fprintf(w, "%d\t%d\t%d\n", p.Rounds, p.Acked, p.Lost)
 		} else {

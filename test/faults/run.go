@@ -209,8 +209,8 @@ func (r *run) watchKeys(ctx context.Context) (end func()) {
 
 // tell says in a line how the run went.
 func (r *run) tell() {
-	fmt.Fprintf(os.Stderr, "%s, %s, seed %d, node %d: acked %d, unconfirmed at the victim %d, lost %d (mandatory: %d), settled after %.0f s, took %.0f s",
-		r.Path, r.Fault, r.Seed, r.Victim+1, r.Acked, r.Unconfirmed, r.Lost, r.LostMandatory, r.Settled, r.Took)
+	fmt.Fprintf(os.Stderr, "%s, %s, seed %d, node %d: acked %d, unconfirmed at the victim %d, lost %d (mandatory: %d), deleted with a shard %d, settled after %.0f s, took %.0f s",
+		r.Path, r.Fault, r.Seed, r.Victim+1, r.Acked, r.Unconfirmed, r.Lost, r.LostMandatory, r.WithShard, r.Settled, r.Took)
 	if !r.Counts {
 		fmt.Fprint(os.Stderr, "; it does not count, too little was unconfirmed")
 	}
@@ -218,5 +218,5 @@ func (r *run) tell() {
 		fmt.Fprintf(os.Stderr, "\n  %s", r.Error)
 	}
 	fmt.Fprintln(os.Stderr)
-	r.rec.tellLosses(os.Stderr, r.path.homes())
+	r.rec.tellLosses(os.Stderr)
 }
