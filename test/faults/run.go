@@ -33,14 +33,11 @@ type run struct {
 	load  *traffic
 }
 
-// runNumber tells a run's messages from those of the runs before.
-var runNumber int
-
 func newRun(w *world, p path, f fault, seed uint64) *run {
 	h := fnv.New64a()
 	h.Write([]byte(f.name))
-	runNumber++
-	r := &run{world: w, path: p, fault: f, seed: seed, rng: rand.New(rand.NewPCG(seed, h.Sum64())), rec: newRecord(runNumber, publishers, p.homes())}
+	w.runs++
+	r := &run{world: w, path: p, fault: f, seed: seed, rng: rand.New(rand.NewPCG(seed, h.Sum64())), rec: newRecord(w.runs, publishers, p.homes())}
 	r.result = result{Fault: f.name, Path: p.name(), Seed: seed, Victim: r.rng.IntN(nodes), Counts: true}
 	return r
 }
@@ -73,7 +70,7 @@ func (r *run) steps(ctx context.Context) error {
 	if err := r.strike(ctx); err != nil {
 		return err
 	}
-	if err := r.recover(ctx); err != nil {
+	if err := r.heal(ctx); err != nil {
 		return err
 	}
 	watch()
@@ -126,8 +123,8 @@ func (r *run) atVictim() int {
 	return int(r.load.byNode[r.Victim].Load())
 }
 
-// recover puts the fault right, when it has lasted, and waits until all is as before.
-func (r *run) recover(ctx context.Context) error {
+// heal puts the fault right, when it has lasted, and waits until all is as before.
+func (r *run) heal(ctx context.Context) error {
 	over := time.NewTimer(r.fault.hold)
 	defer over.Stop()
 	select {

@@ -18,6 +18,7 @@ type world struct {
 	brokers []*broker.Node
 	proxies []*proxy
 	stream  *through
+	runs    int   // so far; tells a run's messages from those of the runs before
 	vhosts  int   // that were made for the plugin
 	broken  error // why no further run would mean anything
 }
