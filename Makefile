@@ -3,7 +3,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 20s
 
-.PHONY: build test test-fast e2e fuzz lint demo bench bench-micro rabbitmq haproxy clients help
+.PHONY: build test test-fast e2e fuzz lint demo faults bench bench-micro rabbitmq haproxy clients help
 .DEFAULT_GOAL := help
 
 build: ## build bin/amqproxy
@@ -17,7 +17,7 @@ test-fast: ## the tests that need no broker, with the race detector
 	$(GO) test -race $$($(GO) list ./... | grep -v /test)
 
 e2e: rabbitmq clients ## the end to end tests on real RabbitMQ
-	$(GO) test -race -count=1 -timeout 18m ./test/...
+	$(GO) test -race -count=1 -timeout 20m ./test/...
 
 fuzz: ## run every fuzz target for FUZZTIME, as 20s or 10000x
 	@set -e; for p in $$($(GO) list ./... | grep -v /test); do \
@@ -31,6 +31,10 @@ lint: ## formatting and go vet
 
 demo: rabbitmq build ## see a stream over three brokers lose and regain one (Debian, as root)
 	$(GO) run ./test/demo -proxy bin/amqproxy
+
+faults: rabbitmq build ## break brokers, proxies and shards under load for some hours, beside the plugin; FAULTS has flags (Debian, as root)
+	$(GO) build -o bin/faults ./test/faults
+	bin/faults -proxy bin/amqproxy -json bin/faults.json -plugin -rounds 20 -kills 300 $(FAULTS)
 
 bench: rabbitmq haproxy build ## measure amqproxy beside HAProxy, for twenty minutes; BENCH has flags (Debian, as root)
 	$(GO) build -o bin/bench ./test/bench

@@ -54,3 +54,13 @@ func (p *port) addr() string { return net.JoinHostPort("127.0.0.1", p.String()) 
 func (p *port) String() string { return strconv.Itoa(p.number) }
 
 func (p *port) release() { p.claim.Close() }
+
+// ReserveAddress reserves a port on loopback until release, for another program that has to be found
+// at the same place over its restarts, and returns host:port.
+func ReserveAddress() (addr string, release func(), err error) {
+	p, err := reservePort()
+	if err != nil {
+		return "", nil, err
+	}
+	return p.addr(), p.release, nil
+}

@@ -62,14 +62,13 @@ func (n *Node) AddUser(t testing.TB, u User) {
 	}
 }
 
-// Address reserves a port on loopback for one test, for another program that has to be found at the
-// same place over its restarts, and returns host:port.
+// Address is ReserveAddress for one test.
 func Address(t testing.TB) string {
 	t.Helper()
-	p, err := reservePort()
+	addr, release, err := ReserveAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.release)
-	return p.addr()
+	t.Cleanup(release)
+	return addr
 }

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	rounds, kills int
+	seed          uint64
+	only          *regexp.Regexp
+	short, plugin bool
+	json, proxy   string
+}
+
+func main() {
+	if len(os.Args) == 4 && os.Args[1] == "half" {
+		if err := beHalf(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stderr, "half a client:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	o, err := readOptions()
+	if err == nil {
+		err = start(o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		os.Exit(1)
+	}
+}
+
+func readOptions() (o options, err error) {
+	var only string
+	flag.IntVar(&o.rounds, "rounds", 1, "how often every fault is run")
+	flag.IntVar(&o.kills, "kills", 0, "how often a broker is killed, if that is more")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().Unix()), "what all choices follow from")
+	flag.StringVar(&only, "only", "", "a regular expression: only the faults that match")
+	flag.BoolVar(&o.short, "short", false, "only the faults that are quick to run")
+	flag.BoolVar(&o.plugin, "plugin", false, "run the faults against the plugin too")
+	flag.StringVar(&o.json, "json", "", "where every run's figures go")
+	flag.StringVar(&o.proxy, "proxy", "bin/amqproxy", "the amqproxy binary")
+	flag.Parse()
+	o.only, err = regexp.Compile(only)
+	return o, err
+}
+
+func start(o options) (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	runs := o.runs()
+	if len(runs) == 0 {
+		return errors.New("no fault matches")
+	}
+	fmt.Fprintf(os.Stderr, "%d runs with seed %d, after the start of three brokers and three proxies\n", len(runs), o.seed)
+	w, err := newWorld(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	r := w.all(ctx, o, runs) // what was counted until then is told all the same
+	r.table(os.Stdout)
+	return errors.Join(r.write(o.json), r.verdict())
+}

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/time/rate"
+)
+
+const (
+	publishers = 9    // over all entrances
+	window     = 200  // unconfirmed messages of a publisher for one group of keys
+	pace       = 3000 // messages in a second, of all publishers together
+	prefetch   = 200
+
+	dialTime = 3 * time.Second
+)
+
+// traffic is the load of a run: publishers and consumers that come back whenever
+// they are cut off.
+type traffic struct {
+	rec  *record
+	home *homes
+	pace *rate.Limiter
+
+	byNode     []atomic.Int64 // unconfirmed, by the node where the keys are at home
+	byEntrance []atomic.Int64 // unconfirmed, by the node that the publisher is connected to
+
+	stop, giveUp, stopReading context.CancelFunc
+	publishing, reading       sync.WaitGroup
+}
+
+// startTraffic starts the consumers and the publishers.
+func startTraffic(ctx context.Context, p path, rec *record, victim int, seed uint64) *traffic {
+	t := &traffic{rec: rec, home: p.homes(), pace: rate.NewLimiter(pace, pace/100),
+		byNode: make([]atomic.Int64, nodes), byEntrance: make([]atomic.Int64, nodes)}
+	reading, stopReading := context.WithCancel(ctx)
+	t.stopReading = stopReading
+	for node := range nodes {
+		for range perNode {
+			t.reading.Go(func() { consume(reading, p.exit(node), rec) })
+		}
+	}
+	waiting, giveUp := context.WithCancel(ctx)
+	publishing, stop := context.WithCancel(waiting)
+	t.stop, t.giveUp = stop, giveUp
+	entrances := p.entrances(victim)
+	for i := range publishers {
+		pub := newPublisher(t, i, entrances[i%len(entrances)], seed)
+		pub.mandatory = p.name() == "amqproxy" && i >= publishers-len(entrances) // one at each entrance
+		rec.mandatory[i], rec.entrance[i] = pub.mandatory, pub.at.node
+		t.publishing.Go(func() { pub.run(publishing, waiting) })
+	}
+	return t
+}
+
+// burst lifts the limit of the pace, so that the windows fill.
+func (t *traffic) burst(on bool) {
+	t.pace.SetLimit(pace)
+	if on {
+		t.pace.SetLimit(rate.Inf)
+	}
+}
+
+// endPublishing ends it, and waits for the confirms that are due.
+func (t *traffic) endPublishing(within time.Duration) {
+	t.stop()
+	late := time.AfterFunc(within, t.giveUp)
+	t.publishing.Wait()
+	late.Stop()
+	t.giveUp()
+}
+
+// close ends what still runs.
+func (t *traffic) close() {
+	t.giveUp()
+	t.publishing.Wait()
+	t.stopReading()
+	t.reading.Wait()
+}
+
+// open connects, and cuts the connection when the context is done, whatever it waits
+// for.
+func open(ctx context.Context, url string) (*amqp.Connection, *amqp.Channel, error) {
+	dial := func(network, addr string) (net.Conn, error) {
+		conn, err := amqp.DefaultDial(dialTime)(network, addr)
+		if err == nil {
+			context.AfterFunc(ctx, func() { conn.Close() })
+		}
+		return conn, err
+	}
+	conn, err := amqp.DialConfig(url, amqp.Config{Dial: dial, Heartbeat: 10 * time.Second})
+	if err != nil {
+		return nil, nil, err
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return conn, ch, nil
+}
+
+// again calls session until the context is done, not too often while it fails.
+func again(ctx context.Context, session func()) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		session()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}

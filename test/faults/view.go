@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// These are the parts of the proxies' own views that matter here.
+type streamView struct {
+	Digest string
+	Shards int
+}
+
+type shardView struct {
+	Queue string
+	Ready bool
+}
+
+// admin asks on a new connection each time, because who answers dies now and then.
+var admin = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// view reads one of the lists that a proxy's admin listener shows.
+func view[T any](ctx context.Context, p *proxy, name string) (rows []T, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.admin+"/api/v1/"+name, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := admin.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return rows, json.NewDecoder(resp.Body).Decode(&rows)
+}
+
+// poll tries check until it gives nil, and gives up with its last error.
+func poll(ctx context.Context, within time.Duration, check func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("after %s: %w", within, err)
+		}
+	}
+}
