@@ -44,6 +44,7 @@ const maxCopies = 256
 
 // wants tells whether publishes to streams were mandatory for the client.
 type wants struct {
+	used bool // there were some
 	yes  bool
 	lost bool // one of this transaction was not stored, and the client has not seen it
 }
@@ -60,7 +61,7 @@ func (ch *channel) sent() {
 // sentToStream notes a publish to a shard.
 func (ch *channel) sentToStream(queue uint32, key uint64, mandatory bool) {
 	if !ch.confirms.on {
-		ch.wants.yes = ch.wants.yes || mandatory
+		ch.wants.used, ch.wants.yes = true, ch.wants.yes || mandatory
 		return
 	}
 	if ch.ledger == nil {
@@ -86,12 +87,29 @@ func (c *Conn) beginsComeback(ch *channel, f frame.Frame) bool {
 	a := f.Args()
 	a.Short()
 	a.ShortStr()
-	if t, v := c.exchange(a.ShortStr()); v != shard.IsStream || t == nil {
+	if exchange, key := a.ShortStr(), a.ShortStr(); !c.wasOurs(ch, exchange, key) {
 		return false
 	}
 	ch.comeback = &comeback{frames: append([]byte(nil), f...)}
 	ch.down.begin()
 	return true
+}
+
+// wasOurs tells whether what comes back was sent to a shard: its exchange is a stream,
+// or was one and is being changed or gone.
+func (c *Conn) wasOurs(ch *channel, exchange, key []byte) (ours bool) {
+	if _, v := c.exchange(exchange); v == shard.IsStream {
+		return true
+	}
+	if ch.ledger == nil {
+		_, match := c.snap.Match(c.vhost, string(exchange))
+		return match && ch.wants.used
+	}
+	ch.ledger.candidates(0, shard.KeyHash(key), func(*entry) bool {
+		ours = true
+		return false
+	})
+	return ours
 }
 
 // comesBack takes its header and body.
