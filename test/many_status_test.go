@@ -36,7 +36,7 @@ func TestManyStatus(t *testing.T) {
 			}
 		}
 		for _, member := range status["members"] {
-			if member["presence"] != "alive" || member["condition"] != "running" {
+			if member["presence"] != "alive" || member["condition"] != "running" || member["version"] == "" {
 				t.Errorf("proxy %d shows %v", i, member)
 			}
 		}

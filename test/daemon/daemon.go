@@ -7,6 +7,7 @@ package daemon
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -122,6 +123,10 @@ func (p *Proxy) Dial(network, addr string) (net.Conn, error) {
 		return p.space.Dial(network, addr)
 	}
 	return net.Dial(network, addr)
+}
+
+func (p *Proxy) dialContext(_ context.Context, network, addr string) (net.Conn, error) {
+	return p.Dial(network, addr)
 }
 
 // Replace replaces text in the configuration, for the next start.
@@ -273,7 +278,7 @@ func (p *Proxy) Wait(timeout time.Duration) int {
 // Get reads a path of the admin listener.
 func (p *Proxy) Get(path string) (status int, body string) {
 	p.t.Helper()
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{Dial: p.Dial, DisableKeepAlives: true}}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: p.dialContext, DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + p.Admin() + path)
 	if err != nil {
 		p.t.Fatal(err)

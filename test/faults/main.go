@@ -23,11 +23,8 @@ type options struct {
 
 func main() {
 	if len(os.Args) == 4 && os.Args[1] == "half" {
-		if err := beHalf(os.Args[2], os.Args[3]); err != nil {
-			fmt.Fprintln(os.Stderr, "half a client:", err)
-			os.Exit(1)
-		}
-		return
+		fmt.Fprintln(os.Stderr, "half a client:", beHalf(os.Args[2], os.Args[3])) // which waits to be killed
+		os.Exit(1)
 	}
 	o, err := readOptions()
 	if err == nil {
