@@ -1,13 +1,14 @@
 // Package intercept is what each AMQP method means on a stream. It is pure: no
 // socket, goroutine, clock or log. A Conn takes the frames of one session, one at
-// a time, and appends to an Out what is to be done.
+// a time or as runs of plain messages, and appends to an Out what is to be done.
 //
 // In: a frame from the client or from the home link, an errand's answer, a new
 // Snapshot, a tick with a time, the end of a link, the wish to shut down.
 // Out: bytes for the client and for the home link, errands, consumers that ended.
 //
 // The words: a *leg* is the upstream channel that serves a client channel; it has
-// the same number on the home link, so there is nothing to map. An *errand* is
+// the same number on the home link, so there is nothing to map but the numbers of
+// publishes that are confirmed, once one was sent again. An *errand* is
 // something the proxy asks of a broker on a link of its own; while a channel
 // waits for one, its further frames are held, and only its.
 //

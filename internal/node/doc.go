@@ -11,6 +11,8 @@
 //	table.go    facts and presence → tables; pure
 //	node.go     the loop
 //	stream.go   a stream on this node: making, proving, healing its shards
+//	retire.go   shards that are wanted no more, until they are empty and deleted
+//	quorum.go   which quorum shards of other nodes are led
 //	errand.go   what sessions want of a stream's exchange
 //	queue.go    what sessions want of its queues
 //	broker.go   who is up

@@ -3,15 +3,15 @@
 // intercept, where messages go in shard, what exists in node.
 //
 // A session is one client connection with its home link. It has two goroutines,
-// one for each socket it reads: the first runs the session and reads the client,
-// the second reads the home link. Both feed the one intercept.Conn under the
-// session's lock, and write what comes of it to the other side themselves. A
-// destination has one writer at a time; what comes while it writes waits in the
-// destination's outbox. Further goroutines live for one errand, or until one
-// outbox is empty. All are joined before the session ends.
+// one for each socket that it reads; when the session is open each goes on in a fresh
+// one, whose stack is small. Both feed the one intercept.Conn under the session's
+// lock, and write what comes of it to the other side themselves. A destination has
+// one writer at a time; what comes while it writes waits in the destination's
+// outbox. Further goroutines live for one errand, or until one outbox is empty. The
+// last reader that ends joins them and closes the session.
 //
-// Locks: each session has one. No lock is taken under another, and no system
-// call is made under it.
+// Locks: each session has one. The node's is taken under it and never the other way,
+// and no system call is made under it.
 //
 // Time: one ticker of the Server walks the sessions twice a second, for
 // heartbeats, stalled peers and the core's own clock. No frame costs a timer.
