@@ -166,8 +166,33 @@ func (n *Node) Restart(ctx context.Context) error {
 	return n.Boot(ctx)
 }
 
-// Pause freezes the node: its connections stay open and nothing answers on them.
-func (n *Node) Pause() error { return n.signal("pause", syscall.SIGSTOP) }
+// Pause freezes the node: its connections stay open and nothing answers on them. The
+// signal stops its threads one by one, so Pause waits until no thread runs.
+func (n *Node) Pause() error {
+	if err := n.signal("pause", syscall.SIGSTOP); err != nil {
+		return err
+	}
+	group := fmt.Sprint(n.current().cmd.Process.Pid)
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		if groupStopped(group) {
+			return nil
+		}
+	}
+	return fmt.Errorf("broker: %s still runs after SIGSTOP", n.name)
+}
+
+// groupStopped tells whether every thread of a process group is stopped or dead.
+func groupStopped(group string) bool {
+	stats, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*/stat")
+	for _, path := range stats {
+		text, _ := os.ReadFile(path)
+		_, after, _ := strings.Cut(string(text), ") ")
+		if f := strings.Fields(after); len(f) > 2 && f[2] == group && !strings.Contains("TZX", f[0]) {
+			return false
+		}
+	}
+	return true
+}
 
 // Resume ends a Pause.
 func (n *Node) Resume() error { return n.signal("resume", syscall.SIGCONT) }
