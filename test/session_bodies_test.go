@@ -145,7 +145,9 @@ func sessionPID(t *testing.T, line string) string {
 // it before it comes.
 func TestSessionUnfinishedBody(t *testing.T) {
 	t.Parallel()
-	p := sessionProxy(t, rabbit, "node: unfinished@test")
+	p := daemon.New(t, "broker: amqp://"+rabbit.Addr()+"\nnode: unfinished@test")
+	p.Plain() // the race detector takes more memory than what is measured
+	p.Boot()
 	pid, vhost := sessionPID(t, "node: unfinished@test"), rabbit.VHost(t)
 	before := sessionMemory(t, pid, "VmRSS")
 	var clients []*rawConn
@@ -161,5 +163,7 @@ func TestSessionUnfinishedBody(t *testing.T) {
 	}
 	if grown := sessionMemory(t, pid, "VmHWM") - before; grown > sessionGrowth {
 		t.Errorf("the proxy grew by %d MiB for 20 unfinished messages, want at most %d", grown>>20, sessionGrowth>>20)
+	} else {
+		t.Logf("the proxy grew by %d KiB", grown>>10)
 	}
 }
