@@ -283,7 +283,7 @@ func (r *fuzzRun) counts() {
 		}
 		open++
 		held += len(ch.heldFrames)
-		if ch.state == chFailing {
+		if ch.waitsToClose() {
 			failing++
 		}
 	}
