@@ -162,3 +162,33 @@ func BenchmarkBatch(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLedger is what a confirmed publish to a stream costs beyond one that passes:
+// its entry, and its part of an ack for a hundred.
+func BenchmarkLedger(b *testing.B) {
+	l := newLedger(confirms{on: true}, &copies{})
+	b.ReportAllocs()
+	for i := range b.N {
+		l.publish(0, uint64(i), 1, false)
+		if i%100 == 99 {
+			l.settle(0, l.legs[0].sent, true, true)
+			l.tell()
+		}
+	}
+}
+
+// BenchmarkLedgerKept is the same with a copy of each message.
+func BenchmarkLedgerKept(b *testing.B) {
+	var c copies
+	l, message := newLedger(confirms{on: true}, &c), make([]byte, 200)
+	b.ReportAllocs()
+	for i := range b.N {
+		l.publish(0, uint64(i), 1, false)
+		k, _ := c.begin(message, len(message))
+		l.keep(0, k)
+		if i%100 == 99 {
+			l.settle(0, l.legs[0].sent, true, true)
+			l.tell()
+		}
+	}
+}

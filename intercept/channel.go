@@ -17,7 +17,7 @@ type channel struct {
 	confirms  confirms
 	ledger    *ledger   // of a channel that confirms, from its first publish to a stream on
 	comeback  *comeback // what the broker is sending back
-	again     []again   // messages that wait for the end of what the client sends, to go to another shard
+	again     []again   // messages that wait for the end of what the client sends, to be sent again
 	later     []again   // the same, for the next tick
 	laterSize int       // in octets
 	copies    []bccCopy // of BCC headers that publishes had of their own
@@ -146,6 +146,9 @@ func (c *Conn) release(ch *channel, out *Out) {
 	ch.consumers = nil
 	if len(ch.later) > 0 {
 		c.waiting--
+	}
+	if ch.ledger != nil {
+		ch.ledger.forgetAll()
 	}
 	ch.again, ch.later, ch.comeback, ch.copies = nil, nil, nil, nil
 	c.unwatch(ch, out)

@@ -116,6 +116,9 @@ func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) (told bool) {
 	}
 	if ch.ledger != nil {
 		ch.ledger.settle(0, tag, multiple, f.Method() == frame.BasicAck)
+		if len(ch.ledger.retries) > 0 {
+			c.retry(ch, out)
+		}
 		c.tell(ch, out)
 		return true
 	}

@@ -40,6 +40,7 @@ type Conn struct {
 	owed     map[uint16]int // close-oks of the broker's for closes of the client's, by number
 
 	failed   map[uint32]int // shards that messages came back from lately, by ID, and for how many ticks
+	copies   copies         // of messages for streams that are not settled
 	leaving  frame.Frame    // the client's connection.close, which waits for the confirms that are due
 	phase    phase
 	parting  *frame.ConnError // why we close

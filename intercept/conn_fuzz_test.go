@@ -168,7 +168,7 @@ func newFuzzRun(t *testing.T, policies ...shard.Policy) *fuzzRun {
 	r.snap.init()
 	r.snap.policies = policies
 	if len(policies) > 0 {
-		r.snap.add("stream", "shard.a", options{"shards": "3", "local": "2", "queue-declare": "answer", "queue-purge": "all", "behind": "rrrrrr"})
+		r.snap.add("stream", "shard.a", options{"shards": "3", "local": "2", "queue-declare": "answer", "queue-purge": "all", "retry-nacked": "true", "behind": "rrrrrr"})
 		r.snap.add("stream", "shard.empty", options{"shards": "0"})
 	}
 	r.conn = New(Config{VHost: "/", FrameMax: 4096, HearsCancel: true, Seed: 1}, r.snap.make(), &shard.Counters{})
@@ -276,7 +276,7 @@ func (r *fuzzRun) take() {
 
 // counts compares what the Conn counts with what there is.
 func (r *fuzzRun) counts() {
-	held, open, failing := 0, 0, 0
+	held, open, failing, copied := 0, 0, 0, 0
 	for _, ch := range r.conn.channels {
 		if ch == nil {
 			continue
@@ -286,10 +286,30 @@ func (r *fuzzRun) counts() {
 		if ch.waitsToClose() {
 			failing++
 		}
+		copied += ch.copiedSize()
 	}
 	if c := r.conn; held != c.heldSize || open != c.open || failing != c.failing {
 		r.t.Fatalf("%d octets held, %d channels open, %d failing; counted are %d, %d, %d", held, open, failing, c.heldSize, c.open, c.failing)
 	}
+	if copied != r.conn.copies.size {
+		r.t.Fatalf("%d octets of copies, counted are %d", copied, r.conn.copies.size)
+	}
+}
+
+// copiedSize is what the copies of a channel take.
+func (ch *channel) copiedSize() (size int) {
+	for _, m := range ch.again {
+		size += m.size
+	}
+	if ch.ledger == nil {
+		return size
+	}
+	for _, g := range ch.ledger.legs {
+		for i := range g.kept.n {
+			size += g.kept.at(i).size
+		}
+	}
+	return size
 }
 
 // holds compares what the node was told to be held with what is.

@@ -19,16 +19,19 @@ type ledger struct {
 	tags   confirms // the client's
 	legs   []leg    // the first one is the home leg
 	nextID uint64   // of what comes back
+	copies *copies  // of what is kept
 
 	acked, nacked []uint64 // tags that the client has to be told of
+	retries       []again  // messages that were nacked, and are to be sent again
 }
 
 // leg is one upstream channel's side of the ledger.
 type leg struct {
-	sent    uint64 // the number of the last publish
-	entries ring   // of the last publishes, from the first one on that is not settled
-	back    []back // what has come back here, the last of them not settled
-	lost    uint64 // acks up to here are nacks: one of these messages is not stored
+	sent    uint64       // the number of the last publish
+	entries ring[entry]  // of the last publishes, from the first one on that is not settled
+	kept    ring[copied] // what is kept of them; empty until something is
+	back    []back       // what has come back here, the last of them not settled
+	lost    uint64       // acks up to here are nacks: one of these messages is not stored
 }
 
 // back is a message that came back. Marks never fall from one to the next.
@@ -59,8 +62,8 @@ const (
 const legShift = 56
 
 // newLedger takes over what a channel has published before.
-func newLedger(before confirms) *ledger {
-	l := &ledger{tags: before, legs: make([]leg, 1)}
+func newLedger(before confirms, c *copies) *ledger {
+	l := &ledger{tags: before, legs: make([]leg, 1), copies: c}
 	home := &l.legs[0]
 	home.sent = before.low
 	for tag := before.low + 1; tag <= before.sent; tag++ {
@@ -76,6 +79,9 @@ func newLedger(before confirms) *ledger {
 func (g *leg) push(e entry) {
 	g.sent++
 	g.entries.push(e)
+	if g.kept.n > 0 {
+		g.kept.push(copied{})
+	}
 }
 
 // first is the number of the first entry.
@@ -85,6 +91,14 @@ func (g *leg) first() uint64 { return g.sent + 1 - uint64(g.entries.n) }
 func (g *leg) at(seq uint64) *entry {
 	if first := g.first(); seq >= first && seq <= g.sent {
 		return g.entries.at(int(seq - first))
+	}
+	return nil
+}
+
+// keptAt is the place for the copy of a number; nil if nothing is kept, or it is gone.
+func (g *leg) keptAt(seq uint64) *copied {
+	if first := g.first(); g.kept.n > 0 && seq >= first && seq <= g.sent {
+		return g.kept.at(int(seq - first))
 	}
 	return nil
 }
@@ -107,6 +121,21 @@ func (l *ledger) publish(leg int, key uint64, queue uint32, mandatory bool) {
 	l.legs[leg].push(e)
 }
 
+// keep keeps a copy of the last publish of a leg until it is settled. Nacked, it is among
+// the retries.
+func (l *ledger) keep(leg int, k copied) {
+	g := &l.legs[leg]
+	for g.kept.n < g.entries.n {
+		g.kept.push(copied{})
+	}
+	*l.lastKept(leg) = k
+}
+
+func (l *ledger) lastKept(leg int) *copied {
+	g := &l.legs[leg]
+	return g.keptAt(g.sent)
+}
+
 // cameBack notes that a message has come back on a leg. Until the id that it gives
 // is settled, by what becomes of sendAgain or by giveUp, acks are held.
 func (l *ledger) cameBack(leg int) (id uint64) {
@@ -117,14 +146,12 @@ func (l *ledger) cameBack(leg int) (id uint64) {
 	return id
 }
 
-// sendAgain notes that a message which had come back goes to a leg again.
-func (l *ledger) sendAgain(id uint64, leg int, key uint64, queue uint32, mandatory bool) {
-	e := entry{tag: id, key: key, queue: queue, flags: entryAgain}
-	if mandatory {
-		e.flags |= entryMandatory
-	}
-	l.legs[leg].push(e)
-}
+// sendAgain notes that a message goes to a leg again: under the client's tag, or, if it
+// had come back, under its id.
+func (l *ledger) sendAgain(leg int, e entry) { l.legs[leg].push(e) }
+
+// drop says that a message which was to be sent again is not.
+func (l *ledger) drop(e entry) { l.finish(&e, false) }
 
 // giveUp says that a message which came back can't be stored: who it was among those
 // that were sent before nobody can tell, so none of them counts as stored.
@@ -169,11 +196,26 @@ func (l *ledger) settle(leg int, seq uint64, multiple, ack bool) {
 		case e == nil || e.flags&(entryDone|entryHeld) != 0:
 		case ack && from > g.lost && from <= g.held():
 			e.flags |= entryHeld
+		case !ack && l.retry(g, from, e):
 		default:
+			l.forget(g, from)
 			l.finish(e, ack && from > g.lost)
 		}
 	}
-	g.trim()
+	l.trim(g)
+}
+
+// retry has a publish that was nacked sent again; false if it can't be.
+func (l *ledger) retry(g *leg, seq uint64, e *entry) bool {
+	k := g.keptAt(seq)
+	if k == nil || k.frames == nil || k.tries >= maxRetries {
+		return false
+	}
+	k.tries++
+	l.retries = append(l.retries, again{entry: *e, copied: *k})
+	e.flags |= entryDone
+	*k = copied{}
+	return true
 }
 
 // finish settles an entry: a tag of the client's, or a message that had come back.
@@ -218,17 +260,40 @@ func (l *ledger) settled(id uint64) {
 func (l *ledger) release(g *leg, from, to uint64) {
 	for seq := max(from, g.first()); seq <= to; seq++ {
 		if e := g.at(seq); e != nil && e.flags&(entryHeld|entryDone) == entryHeld {
+			l.forget(g, seq)
 			l.finish(e, seq > g.lost)
 		}
 	}
-	g.trim()
+	l.trim(g)
 }
 
 // trim drops the settled entries that no other waits behind.
-func (g *leg) trim() {
+func (l *ledger) trim(g *leg) {
 	for g.entries.n > 0 && g.entries.at(0).flags&entryDone != 0 {
 		g.entries.pop()
+		if g.kept.n > 0 {
+			g.kept.pop()
+		}
 	}
+}
+
+// forget lets the copy of a publish go.
+func (l *ledger) forget(g *leg, seq uint64) {
+	if k := g.keptAt(seq); k != nil {
+		l.copies.end(k)
+	}
+}
+
+// forgetAll lets all copies go, those that are to be sent again too.
+func (l *ledger) forgetAll() {
+	for i := range l.legs {
+		g := &l.legs[i]
+		for seq := g.first(); seq <= g.sent; seq++ {
+			l.forget(g, seq)
+		}
+		g.kept = ring[copied]{}
+	}
+	l.retries = nil
 }
 
 // outstanding tells whether any publish is not settled.
@@ -263,16 +328,16 @@ func (l *ledger) tell() (n news) {
 }
 
 // ring is a queue of entries whose memory is used again.
-type ring struct {
-	buf     []entry // a power of two of them
+type ring[T any] struct {
+	buf     []T // a power of two of them
 	head, n int
 }
 
-func (r *ring) at(i int) *entry { return &r.buf[(r.head+i)&(len(r.buf)-1)] }
+func (r *ring[T]) at(i int) *T { return &r.buf[(r.head+i)&(len(r.buf)-1)] }
 
-func (r *ring) push(e entry) {
+func (r *ring[T]) push(e T) {
 	if r.n == len(r.buf) {
-		grown := make([]entry, max(64, 2*len(r.buf)))
+		grown := make([]T, max(64, 2*len(r.buf)))
 		for i := range r.n {
 			grown[i] = *r.at(i)
 		}
@@ -282,10 +347,10 @@ func (r *ring) push(e entry) {
 	*r.at(r.n - 1) = e
 }
 
-func (r *ring) pop() {
+func (r *ring[T]) pop() {
 	r.head = (r.head + 1) & (len(r.buf) - 1)
 	if r.n--; r.n == 0 && len(r.buf) > maxIdleRing {
-		*r = ring{}
+		*r = ring[T]{}
 	}
 }
 

@@ -16,8 +16,10 @@ type naive struct {
 	stored map[int]bool // messages, by the client's tag
 	told   map[int]int  // how often the client was told of a tag
 	legs   []*naiveLeg
-	back   []cameBackAs // that are not sent again yet
-	nacks  int          // of the broker's, and given up
+	back   []cameBackAs   // that are not sent again yet
+	ids    map[uint64]int // messages, by the id that they came back with
+	copies copies
+	nacks  int // of the broker's, and given up
 	sent   int
 }
 
@@ -37,6 +39,36 @@ func (n *naive) publish(leg int) {
 	n.sent++
 	n.legs[leg].messages = append(n.legs[leg].messages, n.sent)
 	n.l.publish(leg, 7, 1, n.sent%2 == 0)
+	n.keep(leg)
+}
+
+// keep keeps a copy of what was sent last, or does not.
+func (n *naive) keep(leg int) {
+	if rapid.Bool().Draw(n.t, "keep") {
+		k, _ := n.copies.begin([]byte("copy"), 4)
+		n.l.keep(leg, k)
+	}
+}
+
+// retry sends what was nacked again, or drops it.
+func (n *naive) retry() {
+	retries := n.l.retries
+	n.l.retries = nil
+	for _, m := range retries {
+		message := int(m.tag)
+		if m.flags&entryAgain != 0 {
+			message = n.ids[m.tag]
+		}
+		if rapid.IntRange(0, 4).Draw(n.t, "drop") == 0 {
+			n.copies.end(&m.copied)
+			n.l.drop(m.entry)
+			continue
+		}
+		leg := rapid.IntRange(0, len(n.legs)-1).Draw(n.t, "to")
+		n.legs[leg].messages = append(n.legs[leg].messages, message)
+		n.l.sendAgain(leg, m.entry)
+		n.l.keep(leg, m.copied)
+	}
 }
 
 // route has the broker take the next message of a leg: it stores it, sends it back,
@@ -47,7 +79,9 @@ func (n *naive) route(leg int) {
 	g.routed++
 	switch rapid.IntRange(0, 9).Draw(n.t, "fate") {
 	case 0, 1, 2:
-		n.back = append(n.back, cameBackAs{n.l.cameBack(leg), m})
+		id := n.l.cameBack(leg)
+		n.ids[id] = m
+		n.back = append(n.back, cameBackAs{id, m})
 	case 3:
 		g.bad[g.routed] = true
 		n.nacks++
@@ -71,6 +105,7 @@ func (n *naive) confirm(leg int) {
 		n.l.settle(leg, uint64(seq), false, !g.bad[seq])
 		g.ready = slices.Delete(g.ready, i, i+1)
 	}
+	n.retry()
 	n.tell()
 }
 
@@ -87,7 +122,8 @@ func (n *naive) again() {
 	}
 	leg := rapid.IntRange(0, len(n.legs)-1).Draw(n.t, "to")
 	n.legs[leg].messages = append(n.legs[leg].messages, b.message)
-	n.l.sendAgain(b.id, leg, 7, 1, false)
+	n.l.sendAgain(leg, entry{tag: b.id, key: 7, queue: 1, flags: entryAgain})
+	n.keep(leg)
 }
 
 // tell takes what the client is told: of every tag once, and of one that is not stored
@@ -156,12 +192,12 @@ func (n *naive) step(s string) {
 // stored nowhere that it is. Without a nack it is told of all that they are stored.
 func TestLedger(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n := &naive{t: t, stored: map[int]bool{}, told: map[int]int{}}
+		n := &naive{t: t, stored: map[int]bool{}, told: map[int]int{}, ids: map[uint64]int{}}
 		before := confirms{on: true}
 		for range rapid.IntRange(0, 5).Draw(t, "before") {
 			before.publish()
 		}
-		n.l = newLedger(before)
+		n.l = newLedger(before, &n.copies)
 		n.sent = int(before.sent)
 		for range rapid.IntRange(1, 3).Draw(t, "legs") {
 			n.legs = append(n.legs, &naiveLeg{bad: map[int]bool{}})
@@ -184,6 +220,9 @@ func TestLedger(t *testing.T) {
 		}
 		if n.l.outstanding() {
 			t.Fatal("something is outstanding")
+		}
+		if n.copies.size > 0 {
+			t.Fatalf("%d octets of copies are kept", n.copies.size)
 		}
 		for i, g := range n.l.legs {
 			if g.entries.n > 0 || len(g.back) > 0 {

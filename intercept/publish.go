@@ -15,6 +15,7 @@ type publish struct {
 	method  frame.Frame // of a message for a stream, held until its header is here
 	table   *shard.Table
 	keyHash uint64
+	copied  bool // what has been sent of it is kept, see retry.go
 	toQueue bool // published to the default exchange with the stream's name as key
 }
 
@@ -128,8 +129,11 @@ func (c *Conn) contentFromClient(ch *channel, f frame.Frame, out *Out) {
 		return
 	}
 	out.Home.view(f)
+	if p.copied {
+		c.copyBody(ch, f)
+	}
 	if p.content.next(f); !p.content.busy() {
-		p.state = pubNone
+		p.state, p.copied = pubNone, false
 		c.sendAgain(ch, out)
 	}
 }
@@ -149,7 +153,7 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 		*p = publish{}
 		return
 	}
-	if p.toQueue && copies(h) {
+	if p.toQueue && hasCopies(h) {
 		c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: frame.BasicPublish,
 			Text: "a message for stream '" + p.table.Stream + "' by the default exchange can't have CC or BCC: publish it to the stream's exchange"}, out)
 		return
@@ -174,15 +178,19 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	a.Short()
 	a.ShortStr()
 	key := shard.KeyHash(a.ShortStr())
-	ch.sentToStream(p.table.ID(i), key, a.Bit())
+	c.sentToStream(ch, p.table.ID(i), key, a.Bit())
 	ch.keepBCC(seam, h, key)
 	c.tally.stream(p.table.Counters).published++
 	c.tally.all.published++
 	if p.toQueue {
-		out.Home.built(rebuildPublish(out, ch.number, p))
+		p.method = toExchange(p.method)
+		out.Home.own(p.method)
 	} else {
 		setMandatory(p.method)
 		out.Home.view(p.method)
+	}
+	if p.table.Settings.RetryNacked {
+		c.copyBegun(ch, p.method, f)
 	}
 	if spliced {
 		out.Home.ownedOr(seam.splice(out.Home.room(min(size, chunkSize))[:0], f, item))
@@ -192,7 +200,7 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	p.content.next(f)
 	p.method, p.table, p.state = nil, nil, pubPass
 	if !p.content.busy() {
-		p.state = pubNone
+		p.state, p.copied = pubNone, false
 		c.sendAgain(ch, out)
 	}
 }
@@ -204,23 +212,23 @@ const mandatory = 1 << 0
 // setMandatory sets it where it lies.
 func setMandatory(publish frame.Frame) { publish[len(publish)-2] |= mandatory }
 
-// copies tells whether a message names further queues: on the stream's exchange
+// hasCopies tells whether a message names further queues: on the stream's exchange
 // their names mean nothing.
-func copies(h frame.Header) bool {
+func hasCopies(h frame.Header) bool {
 	_, cc, _ := h.Table.Find("CC")
 	_, bcc, _ := h.Table.Find("BCC")
 	return cc || bcc
 }
 
-// rebuildPublish turns a publish to the default exchange with key V into one to
-// exchange V, with the client's flags.
-func rebuildPublish(out *Out, ch uint16, p *publish) frame.Builder {
-	a := p.method.Args()
+// toExchange turns a publish to the default exchange with key V into one to exchange V,
+// with the client's flags.
+func toExchange(publish frame.Frame) frame.Frame {
+	a := publish.Args()
 	a.Short()
 	a.ShortStr()
 	key := a.ShortStr()
 	flags := a.Octet() | mandatory
-	return out.Home.build(ch, frame.BasicPublish).Short(0).ShortStr(string(key)).ShortStr(string(key)).Octet(flags)
+	return frame.Build(nil, publish.Channel(), frame.BasicPublish).Short(0).ShortStr(string(key)).ShortStr(string(key)).Octet(flags).End()
 }
 
 // hashOf is the hash of what a stream hashes on, of a message with this routing key's

@@ -15,21 +15,10 @@ import (
 // larger one is given up.
 const maxMessage = 16 << 20
 
-// failedTicks is for how many ticks a shard that a message came back from is not tried
-// again with others that come back, unless a new Snapshot comes.
-const failedTicks = 4
-
 // comeback is a message for a stream that the broker is sending back.
 type comeback struct {
 	frames []byte // method, header and body frames, as they came
 	large  bool   // over maxMessage: its body is not kept
-}
-
-// again is a message that has come back and is to go to another shard.
-type again struct {
-	id     uint64 // in the ledger; 0 without one
-	wanted bool   // the client wants to see it if no shard takes it
-	frames []byte
 }
 
 // bccCopy is what a message had in its BCC header, which the broker takes out.
@@ -59,13 +48,13 @@ func (ch *channel) sent() {
 }
 
 // sentToStream notes a publish to a shard.
-func (ch *channel) sentToStream(queue uint32, key uint64, mandatory bool) {
+func (c *Conn) sentToStream(ch *channel, queue uint32, key uint64, mandatory bool) {
 	if !ch.confirms.on {
 		ch.wants.used, ch.wants.yes = true, ch.wants.yes || mandatory
 		return
 	}
 	if ch.ledger == nil {
-		ch.ledger = newLedger(ch.confirms)
+		ch.ledger = newLedger(ch.confirms, &c.copies)
 	}
 	ch.ledger.publish(0, key, queue, mandatory)
 }
@@ -117,11 +106,11 @@ func (c *Conn) comesBack(ch *channel, f frame.Frame, out *Out) {
 	b := ch.comeback
 	if size, _ := frame.BodySize(f); f.Type() == frame.TypeHeader && size > maxMessage {
 		b.large = true
-		if c.wanted(ch, returnedKey(b.frames)) { // the client gets it as it comes
+		if m := (again{copied: copied{frames: b.frames}}); c.wanted(ch, m.keyHash()) { // the client gets it as it comes
 			out.Client.own(b.frames)
 			out.Client.view(f)
 			ch.comeback = nil
-			c.unstored(ch, c.dueAgain(ch), out)
+			c.unstored(ch, c.dueAgain(ch, b.frames), out)
 			return
 		}
 	}
@@ -136,17 +125,16 @@ func (c *Conn) comesBack(ch *channel, f frame.Frame, out *Out) {
 
 // cameBack deals with a message that is here as a whole.
 func (c *Conn) cameBack(ch *channel, b *comeback, out *Out) {
-	m := again{wanted: c.wanted(ch, returnedKey(b.frames)), frames: b.frames}
-	m.id = c.dueAgain(ch)
+	m := c.dueAgain(ch, b.frames)
 	switch {
 	case b.large:
-		c.unstored(ch, m.id, out)
+		c.unstored(ch, m, out)
 	case ch.tx || ch.state != chOpen && !ch.waitsToClose():
 		c.giveUp(ch, m, out)
 	case ch.ledger == nil:
 		c.sendLater(ch, m, out)
 	default:
-		c.blame(ch, m)
+		c.blame(ch, m.key)
 		ch.again = append(ch.again, m)
 		if ch.publish.state != pubPass {
 			c.sendAgain(ch, out)
@@ -154,44 +142,17 @@ func (c *Conn) cameBack(ch *channel, b *comeback, out *Out) {
 	}
 }
 
-// dueAgain notes in the ledger that a message is due.
-func (c *Conn) dueAgain(ch *channel) (id uint64) {
-	if ch.ledger == nil {
-		return 0
+// dueAgain notes that a message has come back.
+func (c *Conn) dueAgain(ch *channel, frames []byte) again {
+	m := again{copied: copied{frames: frames}}
+	m.key, m.flags = m.keyHash(), entryAgain
+	if c.wanted(ch, m.key) {
+		m.flags |= entryMandatory
 	}
-	return ch.ledger.cameBack(0)
-}
-
-// giveUp ends a message that no shard takes. The client sees it come back if it asked
-// for that.
-func (c *Conn) giveUp(ch *channel, m again, out *Out) {
-	if m.wanted {
-		c.toClient(ch, m.frames, out)
-	} else if ch.tx {
-		ch.wants.lost = true
-	}
-	c.unstored(ch, m.id, out)
-}
-
-// unstored tells the ledger that a message is not stored.
-func (c *Conn) unstored(ch *channel, id uint64, out *Out) {
 	if ch.ledger != nil {
-		ch.ledger.giveUp(id)
-		c.tell(ch, out)
+		m.tag = ch.ledger.cameBack(0)
 	}
-}
-
-// returnedKey is the hash of the routing key of a basic.return.
-func returnedKey(frames []byte) uint64 {
-	_, key := returnedTo(frames)
-	return shard.KeyHash(key)
-}
-
-func returnedTo(frames []byte) (exchange, key []byte) {
-	a := frame.First(frames).Args()
-	a.Short()
-	a.ShortStr()
-	return a.ShortStr(), a.ShortStr()
+	return m
 }
 
 // wanted tells whether the client is to see a message with this key that has come back.
@@ -205,119 +166,6 @@ func (c *Conn) wanted(ch *channel, key uint64) (wanted bool) {
 		return !wanted
 	})
 	return wanted
-}
-
-// sendLater keeps a message of a channel without confirms for the next tick. Nobody
-// waits for it, and which shard it came back from can't be told: by and by the table
-// will be without that shard, or the shard is made again.
-func (c *Conn) sendLater(ch *channel, m again, out *Out) {
-	if ch.laterSize+len(m.frames) > maxMessage {
-		c.giveUp(ch, m, out)
-		return
-	}
-	if len(ch.later) == 0 {
-		c.waiting++
-	}
-	ch.later = append(ch.later, m)
-	ch.laterSize += len(m.frames)
-}
-
-// sendKept sends what was kept for later.
-func (c *Conn) sendKept(ch *channel, out *Out) {
-	if len(ch.later) == 0 || ch.state != chOpen {
-		return
-	}
-	c.waiting--
-	ch.again = append(ch.again, ch.later...)
-	ch.later, ch.laterSize = nil, 0
-	if ch.publish.state != pubPass {
-		c.sendAgain(ch, out)
-	}
-}
-
-// blame notes which shard a message has come back from, as well as can be told: if one
-// that may be it is known to have failed, it was that one.
-func (c *Conn) blame(ch *channel, m again) {
-	queue := uint32(0)
-	ch.ledger.candidates(0, returnedKey(m.frames), func(e *entry) bool {
-		if e.flags&entryHeld == 0 && (queue == 0 || c.hasFailed(e.queue)) {
-			queue = e.queue
-		}
-		return !c.hasFailed(queue)
-	})
-	if queue == 0 {
-		return
-	}
-	if c.failed == nil {
-		c.failed = map[uint32]int{}
-	}
-	c.failed[queue] = failedTicks
-}
-
-func (c *Conn) hasFailed(queue uint32) bool { return c.failed[queue] > 0 }
-
-// forgive has shards tried again after a while.
-func (c *Conn) forgive() {
-	for queue := range c.failed {
-		if c.failed[queue]--; c.failed[queue] <= 0 {
-			delete(c.failed, queue)
-		}
-	}
-}
-
-// sendAgain sends what has come back to other shards. Nothing may come between the
-// frames of a message.
-func (c *Conn) sendAgain(ch *channel, out *Out) {
-	for len(ch.again) > 0 {
-		m := ch.again[0]
-		ch.again = ch.again[1:]
-		if !c.sendOne(ch, m, out) {
-			c.giveUp(ch, m, out)
-		}
-	}
-	ch.again = nil
-}
-
-// sendOne sends a message to the best shard that has not failed; false if there is none
-// that it can go to.
-func (c *Conn) sendOne(ch *channel, m again, out *Out) bool {
-	method := frame.First(m.frames)
-	header := frame.First(m.frames[len(method):])
-	body := m.frames[len(method)+len(header):]
-	exchange, key := returnedTo(m.frames)
-	keyHash := shard.KeyHash(key)
-	t, _ := c.exchange(exchange)
-	h, ok := frame.ParseHeader(header)
-	if t == nil || !ok {
-		return false
-	}
-	hash := c.random()
-	if !t.Random() {
-		hash = hashOf(t, keyHash, header, h)
-	}
-	skip := c.hasFailed
-	if ch.ledger == nil {
-		skip = func(uint32) bool { return false }
-	}
-	i := t.PickBut(hash, skip)
-	seam, ok := findSeam(header, h, t.Settings.Persist)
-	if i < 0 || !ok {
-		return false
-	}
-	item := append(ch.ownBCC(keyHash, h.BodySize), t.BCC(i)...)
-	size := len(header) + seam.growth(item)
-	if size > c.frameMax {
-		return false
-	}
-	if ch.ledger != nil {
-		ch.ledger.sendAgain(m.id, 0, keyHash, t.ID(i), m.wanted)
-	}
-	c.tally.stream(t.Counters).rerouted++
-	c.tally.all.rerouted++
-	out.Home.built(out.Home.build(ch.number, frame.BasicPublish).Short(0).ShortStr(string(exchange)).ShortStr(string(key)).Octet(mandatory))
-	out.Home.own(seam.splice(make([]byte, 0, size), header, item))
-	out.Home.own(body)
-	return true
 }
 
 // ownBCC is what a message had in its BCC header of its own.

@@ -80,8 +80,11 @@ func (c *Conn) publishWhole(ch *channel, t *shard.Table, key, b []byte, method, 
 	if head+grown > c.frameMax || len(b)+grown > chunkSize {
 		return false
 	}
-	ch.sentToStream(t.ID(i), hash, b[method-2]&mandatory != 0)
+	c.sentToStream(ch, t.ID(i), hash, b[method-2]&mandatory != 0)
 	setMandatory(b[:method])
+	if t.Settings.RetryNacked {
+		c.copyWhole(ch, b)
+	}
 	if len(b)-method-head < copyBelow {
 		room := append(out.Home.room(len(b) + grown)[:0], b[:method]...)
 		room = append(seam.splice(room, f, item), b[method+head:]...)

@@ -133,8 +133,8 @@ func (s *script) control(n int, verb, name string, o options) bool {
 }
 
 func countersText(k *shard.Counters) string {
-	return fmt.Sprintf("published=%d delivered=%d confirmed=%d nacked=%d returned=%d rerouted=%d refused=%d", k.Published.Load(),
-		k.Delivered.Load(), k.Confirmed.Load(), k.Nacked.Load(), k.Returned.Load(), k.Rerouted.Load(), k.Refused.Load())
+	return fmt.Sprintf("published=%d delivered=%d confirmed=%d nacked=%d returned=%d rerouted=%d retried=%d refused=%d", k.Published.Load(),
+		k.Delivered.Load(), k.Confirmed.Load(), k.Nacked.Load(), k.Returned.Load(), k.Rerouted.Load(), k.Retried.Load(), k.Refused.Load())
 }
 
 // open opens a channel, as every client does before all else.

@@ -125,6 +125,7 @@ func (o options) definition() (d shard.Definition) {
 		d.QueueDelete = shard.SetAll
 	}
 	d.Persist = o["delivery-mode"] == "persistent"
+	d.RetryNacked = o["retry-nacked"] == "true"
 	d.QueueArguments = map[string]any{}
 	for name, v := range o {
 		if !strings.HasPrefix(name, "x-") {

@@ -13,7 +13,7 @@ type tally struct {
 }
 
 type counts struct {
-	published, delivered, confirmed, nacked, returned, rerouted, refused uint64
+	published, delivered, confirmed, nacked, returned, rerouted, retried, refused uint64
 }
 
 // stream is where the messages of one stream are counted.
@@ -40,6 +40,7 @@ func (k *counts) flush(to *shard.Counters) {
 	to.Nacked.Add(k.nacked)
 	to.Returned.Add(k.returned)
 	to.Rerouted.Add(k.rerouted)
+	to.Retried.Add(k.retried)
 	to.Refused.Add(k.refused)
 	*k = counts{}
 }

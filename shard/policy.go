@@ -45,6 +45,7 @@ type Definition struct {
 	QueuePurge     SetWise
 	QueueDelete    SetWise
 	Persist        bool // delivery-mode: messages become persistent, whatever they are
+	RetryNacked    bool // what the broker nacks is sent again, and may be there twice
 }
 
 // ConsumePick is how basic.consume chooses among the local shards.

@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // Counters count what goes through a stream. They outlive its tables.
 type Counters struct {
-	Published, Delivered, Confirmed, Nacked, Returned, Rerouted, Refused atomic.Uint64
+	Published, Delivered, Confirmed, Nacked, Returned, Rerouted, Retried, Refused atomic.Uint64
 }
 
 // Name identifies a stream: one name in one vhost.

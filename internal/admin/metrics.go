@@ -26,12 +26,14 @@ var (
 	nacked      = desc("messages_nacked_total", "Publishes that the broker nacked.")
 	returned    = desc("messages_unroutable_returned_total", "Messages that the broker returned.")
 	rerouted    = desc("messages_rerouted_total", "Messages for a stream that came back and were sent to another shard.")
+	retried     = desc("messages_retried_total", "Messages for a stream that were nacked and sent again: each may be there twice.")
 	refused     = desc("channel_errors_total", "Channels that the proxy closed with an error of its own.")
 
 	streamPublished = desc("stream_messages_published_total", "Messages that clients published to a stream.", "vhost", "stream")
 	streamDelivered = desc("stream_messages_delivered_total", "Messages that clients were delivered or got from a stream.", "vhost", "stream")
 	streamReturned  = desc("stream_messages_unroutable_returned_total", "Messages for a stream that the broker returned.", "vhost", "stream")
 	streamRerouted  = desc("stream_messages_rerouted_total", "Messages for a stream that came back and were sent to another shard.", "vhost", "stream")
+	streamRetried   = desc("stream_messages_retried_total", "Messages for a stream that were nacked and sent again: each may be there twice.", "vhost", "stream")
 	streamRefused   = desc("stream_methods_refused_total", "Methods that were refused on a stream.", "vhost", "stream")
 	streamShards    = desc("stream_shards", "Shards of a stream that are in use.", "vhost", "stream")
 )
@@ -65,6 +67,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count(nacked, t.Messages.Nacked.Load())
 	count(returned, t.Messages.Returned.Load())
 	count(rerouted, t.Messages.Rerouted.Load())
+	count(retried, t.Messages.Retried.Load())
 	count(refused, t.Messages.Refused.Load())
 
 	for _, s := range c.s.Streams.Streams() {
@@ -72,6 +75,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		count(streamDelivered, s.Delivered, s.VHost, s.Stream)
 		count(streamReturned, s.Returned, s.VHost, s.Stream)
 		count(streamRerouted, s.Rerouted, s.VHost, s.Stream)
+		count(streamRetried, s.Retried, s.VHost, s.Stream)
 		count(streamRefused, s.Refused, s.VHost, s.Stream)
 		put(streamShards, prometheus.GaugeValue, float64(s.Shards), s.VHost, s.Stream)
 	}

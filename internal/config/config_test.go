@@ -139,7 +139,7 @@ func TestParseReadsEverything(t *testing.T) {
 			"x-queue-type": "classic", "x-max-priority": int64(5), "x-single-active-consumer": true, "x-unheard-of": int64(-1),
 		},
 		ConsumePick: shard.PickRandom, QueueDeclare: shard.DeclareAnswer, QueueBind: shard.BindAcceptOwn,
-		QueuePurge: shard.SetAll, QueueDelete: shard.SetAll, Persist: true,
+		QueuePurge: shard.SetAll, QueueDelete: shard.SetAll, Persist: true, RetryNacked: true,
 	}}
 	if diff := cmp.Diff(stream, got); diff != "" {
 		t.Error(diff)

@@ -88,6 +88,7 @@ func definition(d *shard.Definition) fields {
 		{"queue-purge", oneOf(&d.QueuePurge, setWise())},
 		{"queue-delete", oneOf(&d.QueueDelete, setWise())},
 		{"delivery-mode", oneOf(&d.Persist, map[string]bool{"as-sent": false, "persistent": true})},
+		{"retry-nacked", oneOf(&d.RetryNacked, map[string]bool{"false": false, "true": true})},
 	}...)
 }
 

@@ -26,6 +26,7 @@ type StreamStatus struct {
 	Delivered  uint64   `json:"messages_delivered"`
 	Returned   uint64   `json:"messages_returned"`
 	Rerouted   uint64   `json:"messages_rerouted"`
+	Retried    uint64   `json:"messages_retried"`
 	Refused    uint64   `json:"methods_refused"`
 	Difference []string `json:"differences,omitempty"`
 }
@@ -92,7 +93,8 @@ func (n *Node) Streams() []StreamStatus {
 			VHost: name.VHost, Stream: name.Stream, State: state, Reason: reason,
 			Type: cmp.Or(t.Declared.Type, "adopted"), HashOn: t.HashOn().String(), Policy: s.settings.Policy,
 			Shards: len(t.Shards), Digest: t.Digest(), Published: s.counters.Published.Load(), Delivered: s.counters.Delivered.Load(),
-			Returned: s.counters.Returned.Load(), Rerouted: s.counters.Rerouted.Load(), Refused: s.counters.Refused.Load(), Difference: s.differs,
+			Returned: s.counters.Returned.Load(), Rerouted: s.counters.Rerouted.Load(), Retried: s.counters.Retried.Load(),
+			Refused: s.counters.Refused.Load(), Difference: s.differs,
 		})
 	}
 	slices.SortFunc(all, func(a, b StreamStatus) int {
