@@ -62,10 +62,10 @@ func (c *Conn) unstored(ch *channel, m again, out *Out) {
 	}
 }
 
-// sendLater keeps a message of a channel without confirms for the next tick. Nobody
+// keepForLater keeps a message of a channel without confirms for the next tick. Nobody
 // waits for it, and which shard it came back from can't be told: by and by the table
 // will be without that shard, or the shard is made again.
-func (c *Conn) sendLater(ch *channel, m again, out *Out) {
+func (c *Conn) keepForLater(ch *channel, m again, out *Out) {
 	if ch.laterSize+len(m.frames) > maxMessage {
 		c.giveUp(ch, m, out)
 		return
@@ -77,9 +77,17 @@ func (c *Conn) sendLater(ch *channel, m again, out *Out) {
 	ch.laterSize += len(m.frames)
 }
 
-// sendKept sends what was kept for later.
+// sendLater sends what was kept for later, and if the channel waits to close, asks again
+// whether that comes back.
+func (c *Conn) sendLater(ch *channel, out *Out) {
+	waits := len(ch.later) > 0 && (ch.waitsToClose() || c.leaving != nil || c.phase == settling)
+	if c.sendKept(ch, out); waits {
+		c.prove(ch, out)
+	}
+}
+
 func (c *Conn) sendKept(ch *channel, out *Out) {
-	if len(ch.later) == 0 || ch.state != chOpen {
+	if len(ch.later) == 0 || ch.state != chOpen && !ch.waitsToClose() {
 		return
 	}
 	c.waiting--

@@ -22,6 +22,8 @@ type channel struct {
 	laterSize int       // in octets
 	copies    []bccCopy // of BCC headers that publishes had of their own
 	wants     wants     // what publishes to streams were like, without a ledger
+	unproven  bool      // some without a ledger may still come back
+	proof     bool      // a flow-ok that tells is due, the last of the answers
 
 	due        int // answers of the broker's that the client waits for
 	wait       wait

@@ -21,9 +21,8 @@ func (c *Conn) fail(ch *channel, e *frame.ChannelError, out *Out) {
 	ch.fault = e
 	ch.state = chFailing
 	c.failing++
-	if !ch.outstanding() {
-		c.closeLeg(ch, out)
-	}
+	c.prove(ch, out)
+	c.goOn(ch, out)
 }
 
 // outstanding tells whether publishes of the channel are not settled.
@@ -32,6 +31,50 @@ func (ch *channel) outstanding() bool {
 		return ch.ledger.outstanding()
 	}
 	return ch.confirms.outstanding()
+}
+
+// unsettled tells whether the fate of publishes to streams is not known: they may come
+// back, and have to be sent again.
+func (ch *channel) unsettled() bool {
+	return (ch.state == chOpen || ch.waitsToClose()) && (ch.unproven || ch.ledger != nil && ch.ledger.outstanding())
+}
+
+// prove asks the broker for an answer on a channel without confirms: what comes back of
+// the publishes before it comes before it. flow-ok does that and nothing else.
+func (c *Conn) prove(ch *channel, out *Out) {
+	switch {
+	case !ch.unproven || ch.proof:
+	case ch.publish.state == pubPass: // no method may come between, and the message is no whole one
+		ch.unproven = false
+	default:
+		c.sendKept(ch, out)
+		ch.proof = true
+		ch.due++
+		out.Home.built(out.Home.build(ch.number, frame.ChannelFlow).Octet(1))
+	}
+}
+
+// proven takes the broker's flow-ok: true if it is the answer to prove.
+func (c *Conn) proven(ch *channel, out *Out) bool {
+	if !ch.proof || ch.due != 1 {
+		return false
+	}
+	ch.proof = false
+	ch.unproven = len(ch.later) > 0 // these are sent at the next tick, and may come back again
+	c.replied(ch, frame.ChannelFlowOk, out)
+	c.goOn(ch, out)
+	return true
+}
+
+// goOn goes on with a close that waits, if all that was published is settled.
+func (c *Conn) goOn(ch *channel, out *Out) {
+	if ch.outstanding() || ch.unproven {
+		return
+	}
+	c.closeSettled(ch, out)
+	if c.leaving != nil && !c.unsettled() {
+		c.goUp(out)
+	}
 }
 
 // waitsToClose tells whether a close waits for confirms.
@@ -52,8 +95,7 @@ func (c *Conn) closeSettled(ch *channel, out *Out) {
 // publishes before it: what comes back of them can be sent again only before it goes
 // up.
 func (c *Conn) clientCloses(ch *channel, f frame.Frame, out *Out) {
-	if ch.ledger == nil || !ch.outstanding() {
-		c.sendKept(ch, out)
+	if !ch.unsettled() {
 		c.closeUp(ch, f, out)
 		return
 	}
@@ -61,6 +103,7 @@ func (c *Conn) clientCloses(ch *channel, f frame.Frame, out *Out) {
 	ch.deadline = time.Time{}
 	ch.wait.frame = append(frame.Frame(nil), f...)
 	c.failing++
+	c.prove(ch, out)
 }
 
 func (c *Conn) closeUp(ch *channel, f frame.Frame, out *Out) {
@@ -191,5 +234,8 @@ func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
 	c.dropHeld(ch)
 	for ; len(held) > 0; held = held[len(frame.First(held)):] {
 		c.channelFromClient(ch.number, frame.First(held), out)
+	}
+	if c.leaving != nil && !c.unsettled() {
+		c.goUp(out)
 	}
 }

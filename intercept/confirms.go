@@ -128,8 +128,6 @@ func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) (told bool) {
 	} else {
 		c.tally.all.nacked += n
 	}
-	if !ch.outstanding() {
-		c.closeSettled(ch, out)
-	}
+	c.goOn(ch, out)
 	return false
 }

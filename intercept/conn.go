@@ -293,6 +293,10 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		if c.settled(ch, f, out) {
 			return
 		}
+	case frame.ChannelFlowOk:
+		if c.proven(ch, out) {
+			return
+		}
 	case frame.TxCommitOk:
 		if c.commitLost(ch, out) {
 			return
@@ -335,7 +339,7 @@ func (c *Conn) Tick(now time.Time, out *Out) {
 		if c.deadline.IsZero() {
 			c.deadline = now.Add(settleTime)
 		}
-		if now.After(c.deadline) || !c.unsettled() {
+		if now.After(c.deadline) || !c.unconfirmed() {
 			c.part(out)
 		}
 	}
@@ -346,8 +350,8 @@ func (c *Conn) Tick(now time.Time, out *Out) {
 		if ch != nil && ch.watch != nil && c.phase == running {
 			c.leaveClosing(ch, out)
 		}
-		if ch != nil && c.phase == running {
-			c.sendKept(ch, out)
+		if ch != nil && c.phase != parted {
+			c.sendLater(ch, out)
 		}
 		if ch == nil || !ch.waitsToClose() {
 			continue

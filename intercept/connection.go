@@ -11,7 +11,8 @@ func (c *Conn) connectionFromClient(f frame.Frame, out *Out) {
 	switch f.Method() {
 	case frame.ConnectionClose:
 		c.closedBy("client", f)
-		if c.unsettledLedgers() { // see clientCloses
+		c.proveAll(out)
+		if c.unsettled() { // see clientCloses
 			c.leaving = append(frame.Frame(nil), f...)
 			c.deadline = time.Time{}
 			return

@@ -35,7 +35,8 @@ func (c *Conn) Shut(why *frame.ConnError, out *Out) {
 	}
 	c.phase, c.parting = settling, why
 	c.farewell = Farewell{By: "proxy", Code: why.Code, Text: why.Text}
-	if !c.unsettled() {
+	c.proveAll(out)
+	if !c.unconfirmed() {
 		c.part(out)
 	}
 }
@@ -58,22 +59,33 @@ func (c *Conn) Broken() error {
 	return c.broken
 }
 
-func (c *Conn) unsettled() bool {
+// unconfirmed tells whether anything that was published is not settled, for a stream or
+// not.
+func (c *Conn) unconfirmed() bool {
 	for _, ch := range c.channels {
-		if ch != nil && ch.outstanding() {
+		if ch != nil && (ch.outstanding() || ch.unsettled()) {
 			return true
 		}
 	}
 	return false
 }
 
-func (c *Conn) unsettledLedgers() bool {
+// unsettled tells the same of what was published to streams.
+func (c *Conn) unsettled() bool {
 	for _, ch := range c.channels {
-		if ch != nil && ch.ledger != nil && ch.outstanding() {
+		if ch != nil && ch.unsettled() {
 			return true
 		}
 	}
 	return false
+}
+
+func (c *Conn) proveAll(out *Out) {
+	for _, ch := range c.channels {
+		if ch != nil && ch.state == chOpen {
+			c.prove(ch, out)
+		}
+	}
 }
 
 // leave lets the client's connection.close go up when its publishes are settled, or

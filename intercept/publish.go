@@ -183,14 +183,13 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	c.tally.stream(p.table.Counters).published++
 	c.tally.all.published++
 	if p.toQueue {
-		p.method = toExchange(p.method)
-		out.Home.own(p.method)
+		out.Home.built(toExchange(out.Home.build(ch.number, frame.BasicPublish), p.method))
 	} else {
 		setMandatory(p.method)
 		out.Home.view(p.method)
 	}
 	if p.table.Settings.RetryNacked {
-		c.copyBegun(ch, p.method, f)
+		c.copyBegun(ch, f)
 	}
 	if spliced {
 		out.Home.ownedOr(seam.splice(out.Home.room(min(size, chunkSize))[:0], f, item))
@@ -222,13 +221,13 @@ func hasCopies(h frame.Header) bool {
 
 // toExchange turns a publish to the default exchange with key V into one to exchange V,
 // with the client's flags.
-func toExchange(publish frame.Frame) frame.Frame {
+func toExchange(b frame.Builder, publish frame.Frame) frame.Builder {
 	a := publish.Args()
 	a.Short()
 	a.ShortStr()
 	key := a.ShortStr()
 	flags := a.Octet() | mandatory
-	return frame.Build(nil, publish.Channel(), frame.BasicPublish).Short(0).ShortStr(string(key)).ShortStr(string(key)).Octet(flags).End()
+	return b.Short(0).ShortStr(string(key)).ShortStr(string(key)).Octet(flags)
 }
 
 // hashOf is the hash of what a stream hashes on, of a message with this routing key's

@@ -51,6 +51,7 @@ func (ch *channel) sent() {
 func (c *Conn) sentToStream(ch *channel, queue uint32, key uint64, mandatory bool) {
 	if !ch.confirms.on {
 		ch.wants.used, ch.wants.yes = true, ch.wants.yes || mandatory
+		ch.unproven = !ch.tx
 		return
 	}
 	if ch.ledger == nil {
@@ -132,7 +133,7 @@ func (c *Conn) cameBack(ch *channel, b *comeback, out *Out) {
 	case ch.tx || ch.state != chOpen && !ch.waitsToClose():
 		c.giveUp(ch, m, out)
 	case ch.ledger == nil:
-		c.sendLater(ch, m, out)
+		c.keepForLater(ch, m, out)
 	default:
 		c.blame(ch, m.key)
 		ch.again = append(ch.again, m)
@@ -206,13 +207,7 @@ func (c *Conn) tell(ch *channel, out *Out) {
 			c.confirm(ch, frame.BasicAck, tag, false, out)
 		}
 	}
-	if ch.outstanding() {
-		return
-	}
-	c.closeSettled(ch, out)
-	if c.leaving != nil && !c.unsettledLedgers() {
-		c.goUp(out)
-	}
+	c.goOn(ch, out)
 }
 
 func (c *Conn) confirm(ch *channel, m frame.Method, tag uint64, multiple bool, out *Out) {

@@ -79,7 +79,11 @@ func (c *Conn) copyWhole(ch *channel, b []byte) {
 }
 
 // copyBegun copies the beginning of one; copyBody takes the rest.
-func (c *Conn) copyBegun(ch *channel, method, header frame.Frame) {
+func (c *Conn) copyBegun(ch *channel, header frame.Frame) {
+	method := ch.publish.method
+	if ch.publish.toQueue {
+		method = toExchange(frame.Build(nil, ch.number, frame.BasicPublish), method).End()
+	}
 	h, ok := frame.ParseHeader(header)
 	if ch.ledger == nil || !ok || h.BodySize > maxMessage {
 		return
