@@ -1,8 +1,6 @@
 package intercept
 
 import (
-	"slices"
-
 	"amqproxy/frame"
 	"amqproxy/shard"
 )
@@ -190,9 +188,6 @@ func (c *Conn) sendOne(ch *channel, m again, out *Out) bool {
 	c.countAgain(t, &m)
 	out.Home.built(out.Home.build(ch.number, frame.BasicPublish).Short(0).ShortStr(string(exchange)).ShortStr(string(key)).Octet(mandatory))
 	out.Home.own(seam.splice(make([]byte, 0, size), header, item))
-	if m.nacked() { // the copy's memory may be used again before this has gone
-		body = slices.Clone(body)
-	}
 	out.Home.own(body)
 	if ch.ledger != nil {
 		m.queue = t.ID(i)
