@@ -78,9 +78,9 @@ func (r *run) dropIdle(ctx context.Context) error {
 	})
 }
 
-// eachIdle does something without an answer for each idle queue. The close of the
-// channel is answered when all is done.
-func (r *run) eachIdle(_ context.Context, do func(*amqp.Channel, string) error) error {
+// eachIdle does something without an answer for each idle queue, until all of it was
+// accepted: a broker that has just come back may not have all of its queues yet.
+func (r *run) eachIdle(ctx context.Context, do func(*amqp.Channel, string) error) error {
 	if r.fault.idle == 0 {
 		return nil
 	}
@@ -89,14 +89,16 @@ func (r *run) eachIdle(_ context.Context, do func(*amqp.Channel, string) error) 
 		return err
 	}
 	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	for i := range r.fault.idle {
-		if err := do(ch, fmt.Sprintf("idle %d of %s", i, r.broker().Name())); err != nil {
-			return errors.Join(err, ch.Close())
+	return poll(ctx, 20*time.Second, func() error {
+		ch, err := conn.Channel()
+		if err != nil {
+			return err
 		}
-	}
-	return ch.Close()
+		for i := range r.fault.idle {
+			if err := do(ch, fmt.Sprintf("idle %d of %s", i, r.broker().Name())); err != nil {
+				return errors.Join(err, ch.Close())
+			}
+		}
+		return ch.Close() // answered when all is done
+	})
 }
