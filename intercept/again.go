@@ -15,6 +15,7 @@ const failedTicks = 4
 type again struct {
 	entry
 	copied
+	waits bool // for its own shard: it is on its way for the first time
 }
 
 // nacked tells whether the broker has nacked the message; otherwise it has come back.
@@ -43,18 +44,30 @@ func (c *Conn) giveUp(ch *channel, m again, out *Out) {
 	switch {
 	case m.flags&entryMandatory != 0 && !m.nacked():
 		c.toClient(ch, m.frames, out)
+	case m.flags&entryMandatory != 0 && ch.ledger == nil && m.frames != nil:
+		c.sendBack(ch, m, out)
 	case ch.tx:
 		ch.wants.lost = true
+	case ch.ledger == nil:
+		c.tally.all.dropped++
 	}
 	c.unstored(ch, m, out)
 }
 
+// sendBack sends a message of the client's back to it.
+func (c *Conn) sendBack(ch *channel, m again, out *Out) {
+	exchange, key, _ := m.to()
+	b := frame.Build(nil, ch.number, frame.BasicReturn).Short(frame.NoRoute).ShortStr("NO_ROUTE").
+		ShortStr(string(exchange)).ShortStr(string(key)).End()
+	c.toClient(ch, append(b, m.frames[len(frame.First(m.frames)):]...), out)
+}
+
 // unstored tells the ledger that a message is not stored.
 func (c *Conn) unstored(ch *channel, m again, out *Out) {
+	if m.nacked() {
+		c.copies.end(&m.copied)
+	}
 	if ch.ledger != nil {
-		if m.nacked() {
-			c.copies.end(&m.copied)
-		}
 		ch.ledger.drop(m.entry)
 		c.tell(ch, out)
 	}
@@ -98,9 +111,9 @@ func (c *Conn) sendKept(ch *channel, out *Out) {
 
 // blame notes which shard a message has come back from, as well as can be told: if one
 // that may be it is known to have failed, it was that one.
-func (c *Conn) blame(ch *channel, key uint64) {
+func (c *Conn) blame(ch *channel, g *leg, key uint64) {
 	queue := uint32(0)
-	ch.ledger.candidates(0, key, func(e *entry) bool {
+	ch.ledger.candidates(g.book, key, func(e *entry) bool {
 		if e.flags&entryHeld == 0 && (queue == 0 || c.hasFailed(e.queue)) {
 			queue = e.queue
 		}
@@ -136,89 +149,119 @@ func (c *Conn) sendAgain(ch *channel, out *Out) {
 	for len(ch.again) > 0 {
 		m := ch.again[0]
 		ch.again = ch.again[1:]
-		if !c.sendOne(ch, m, out) {
+		switch sent, later := c.sendOne(ch, m, out); {
+		case later:
+			c.park(ch, m)
+		case !sent:
 			c.giveUp(ch, m, out)
 		}
 	}
 	ch.again = nil
 }
 
-// pickAgain picks the best shard that has not failed; -1 if there is none. What was
-// nacked may go to one that has: not every nack is the shard's fault.
-func (c *Conn) pickAgain(ch *channel, m *again, t *shard.Table, hash uint64) int {
-	if ch.ledger == nil {
-		return t.Pick(hash)
+// pickAgain picks the best shard that has not failed and can be reached, and its leg.
+// What was nacked may go to one that has: not every nack is the shard's fault. What waits
+// for its shard goes to no other.
+func (c *Conn) pickAgain(ch *channel, m *again, t *shard.Table, hash uint64, out *Out) (i int, g *leg, w way) {
+	if m.waits {
+		i = t.Pick(hash)
+		g, w, _ = c.way(ch, t, i, out)
+		return i, g, w
 	}
-	i := t.PickBut(hash, c.hasFailed)
+	away := func(i int) bool {
+		_, w, _ := c.way(ch, t, i, out)
+		return w == wayNone || w == wayRefused
+	}
+	i = t.PickBut(hash, func(i int) bool { return ch.ledger != nil && c.hasFailed(t.ID(i)) || away(i) })
 	if i < 0 && m.nacked() {
-		return t.Pick(hash)
+		i = t.PickBut(hash, away)
 	}
-	return i
+	if i < 0 {
+		return i, nil, wayNone
+	}
+	g, w, _ = c.way(ch, t, i, out)
+	return i, g, w
 }
 
-// sendOne sends a message to a shard; false if there is none that it can go to.
-func (c *Conn) sendOne(ch *channel, m again, out *Out) bool {
+// sendOne sends a message to a shard; if none can take it now, tells whether it is to
+// wait.
+func (c *Conn) sendOne(ch *channel, m again, out *Out) (sent, later bool) {
 	method := frame.First(m.frames)
 	header := frame.First(m.frames[len(method):])
-	body := m.frames[len(method)+len(header):]
 	exchange, key, itself := m.to()
 	m.key = shard.KeyHash(key)
 	t, _ := c.exchange(exchange)
 	h, ok := frame.ParseHeader(header)
 	if t == nil || !ok || len(t.Shards) == 0 {
-		return false
+		return false, false
 	}
 	hash := c.random()
 	if !t.Random() {
 		hash = hashOf(t, m.key, header, h)
 	}
-	i := c.pickAgain(ch, &m, t, hash)
-	seam, ok := findSeam(header, h, t.Settings.Persist)
-	if i < 0 || !ok {
-		return false
+	i, g, w := c.pickAgain(ch, &m, t, hash, out)
+	if w != wayOpen {
+		return false, w == wayWait || w == wayNone && t.Settings.OnUnavailable == shard.Wait
 	}
+	seam, ok := findSeam(header, h, t.Settings.Persist)
 	item := t.BCC(i)
-	if !itself {
+	if itself {
+		ch.keepBCC(seam, h, m.key)
+	} else {
 		item = append(ch.ownBCC(m.key, h.BodySize), item...)
 	}
 	size := len(header) + seam.growth(item)
-	if size > c.frameMax {
-		return false
+	if !ok || size > c.frameMax {
+		return false, false
 	}
 	c.countAgain(t, &m)
-	out.Home.built(out.Home.build(ch.number, frame.BasicPublish).Short(0).ShortStr(string(exchange)).ShortStr(string(key)).Octet(mandatory))
-	out.Home.own(seam.splice(make([]byte, 0, size), header, item))
-	out.Home.own(body)
-	if ch.ledger != nil {
-		m.queue = t.ID(i)
-		ch.ledger.sendAgain(0, m.entry)
-		c.keepAgain(ch, t, m)
+	to := out.to(g.link)
+	to.built(to.build(ch.number, frame.BasicPublish).Short(0).ShortStr(string(exchange)).ShortStr(string(key)).Octet(mandatory))
+	to.own(seam.splice(make([]byte, 0, size), header, item))
+	to.own(m.frames[len(method)+len(header):])
+	c.sentAgain(ch, g, t, i, m)
+	return true, false
+}
+
+// sentAgain notes that a message went to a shard.
+func (c *Conn) sentAgain(ch *channel, g *leg, t *shard.Table, i int, m again) {
+	g.link.wrote = true
+	if ch.ledger == nil {
+		g.unproven = !ch.tx
+		c.copies.end(&m.copied)
+		return
 	}
-	return true
+	m.queue = t.ID(i)
+	ch.ledger.sendAgain(g.book, m.entry)
+	c.keepAgain(ch, g, t, m)
 }
 
 func (c *Conn) countAgain(t *shard.Table, m *again) {
 	part, all := c.tally.stream(t.Counters), &c.tally.all
-	if m.nacked() {
+	switch {
+	case m.waits:
+		part.published++
+		all.published++
+	case m.nacked():
 		part.retried++
 		all.retried++
-		return
+	default:
+		part.rerouted++
+		all.rerouted++
 	}
-	part.rerouted++
-	all.rerouted++
 }
 
 // keepAgain keeps a copy of a message that was sent again.
-func (c *Conn) keepAgain(ch *channel, t *shard.Table, m again) {
-	k := m.copied
-	if !m.nacked() {
-		if !t.Settings.RetryNacked {
-			return
-		}
-		var ok bool
-		if k, ok = c.copies.begin(m.frames, len(m.frames)); !ok {
-			return
-		}
+func (c *Conn) keepAgain(ch *channel, g *leg, t *shard.Table, m again) {
+	k, ok := m.copied, true
+	switch {
+	case !t.Settings.RetryNacked:
+		c.copies.end(&k)
+		return
+	case !m.nacked():
+		k, ok = c.copies.begin(m.frames, len(m.frames))
 	}
-	ch.ledger.keep(0, k)
+	if ok {
+		ch.ledger.keep(g.book, k)
+	}
 }

@@ -171,7 +171,7 @@ func BenchmarkLedger(b *testing.B) {
 	for i := range b.N {
 		l.publish(0, uint64(i), 1, false)
 		if i%100 == 99 {
-			l.settle(0, l.legs[0].sent, true, true)
+			l.settle(0, l.books[0].sent, true, true)
 			l.tell()
 		}
 	}
@@ -187,7 +187,7 @@ func BenchmarkLedgerKept(b *testing.B) {
 		k, _ := c.begin(message, len(message))
 		l.keep(0, k)
 		if i%100 == 99 {
-			l.settle(0, l.legs[0].sent, true, true)
+			l.settle(0, l.books[0].sent, true, true)
 			l.tell()
 		}
 	}

@@ -12,20 +12,20 @@ type channel struct {
 	number uint16
 	state  chState
 
+	leg               // the home leg
+	more      []*leg  // those on publish links, by the link's index
 	publish   publish // the content that the client is sending
-	down      content // the content that the broker is sending
+	elsewhere content // the rest of one that went to another broker, when this one has closed the channel
 	confirms  confirms
 	ledger    *ledger   // of a channel that confirms, from its first publish to a stream on
-	comeback  *comeback // what the broker is sending back
 	again     []again   // messages that wait for the end of what the client sends, to be sent again
 	later     []again   // the same, for the next tick
 	laterSize int       // in octets
 	copies    []bccCopy // of BCC headers that publishes had of their own
 	wants     wants     // what publishes to streams were like, without a ledger
-	unproven  bool      // some without a ledger may still come back
-	proof     bool      // a flow-ok that tells is due, the last of the answers
+	parked    []parked  // messages that wait for their shard
+	evicted   []again   // those that have to make room, when the message in hand is here
 
-	due        int // answers of the broker's that the client waits for
 	wait       wait
 	heldFrames []byte // whole client frames, in order, that came while it waits
 	deferred   []byte // frames of ours for the client, until down is complete
@@ -44,6 +44,7 @@ type channel struct {
 
 	lastExchange string // of basic.publish, and what it is
 	lastTable    *shard.Table
+	route        []*leg // the ways to its nodes, as far as they are known
 	lastSnap     *shard.Snapshot
 	lastDeliver  string          // exchange of the last delivery or return
 	lastCounters *shard.Counters // its counters, if it is a stream
@@ -83,6 +84,7 @@ const (
 	waitDeclareOk
 	waitDeleteOk
 	waitGet
+	waitLink
 )
 
 // content follows the frames of one message.
@@ -119,7 +121,7 @@ func (c *Conn) unopened(n uint16, f frame.Frame, out *Out) {
 		for len(c.channels) <= int(n) {
 			c.channels = append(c.channels, nil)
 		}
-		c.channels[n] = &channel{number: n, due: 1, nextGet: -1} // open-ok is due
+		c.channels[n] = &channel{number: n, leg: leg{link: &c.home, due: 1}, nextGet: -1} // open-ok is due
 		c.open++
 	}
 	out.Home.view(f)
@@ -131,6 +133,9 @@ func (c *Conn) remove(ch *channel, out *Out) {
 	c.dropHeld(ch)
 	if ch.waitsToClose() {
 		c.failing--
+	}
+	if ch.ledger != nil {
+		c.ledgers--
 	}
 	c.channels[ch.number] = nil
 	c.open--
@@ -151,6 +156,13 @@ func (c *Conn) release(ch *channel, out *Out) {
 	}
 	if ch.ledger != nil {
 		ch.ledger.forgetAll()
+	}
+	c.closeLegs(ch, out)
+	c.dropParked(ch)
+	for i := range ch.again {
+		if ch.again[i].nacked() {
+			c.copies.end(&ch.again[i].copied)
+		}
 	}
 	ch.again, ch.later, ch.comeback, ch.copies = nil, nil, nil, nil
 	c.unwatch(ch, out)
@@ -210,7 +222,7 @@ func (c *Conn) replyUnless(ch *channel, nowait bool, m frame.Method, out *Out) {
 func (c *Conn) contentFromHome(ch *channel, f frame.Frame, out *Out) {
 	ch.down.next(f)
 	if ch.comeback != nil {
-		c.comesBack(ch, f, out)
+		c.comesBack(ch, &ch.leg, f, out)
 	} else {
 		out.Client.view(f)
 	}

@@ -36,39 +36,63 @@ func (ch *channel) outstanding() bool {
 // unsettled tells whether the fate of publishes to streams is not known: they may come
 // back, and have to be sent again.
 func (ch *channel) unsettled() bool {
-	return (ch.state == chOpen || ch.waitsToClose()) && (ch.unproven || ch.ledger != nil && ch.ledger.outstanding())
+	return (ch.state == chOpen || ch.waitsToClose()) && (ch.anyUnproven() || ch.ledger != nil && ch.ledger.outstanding())
 }
 
-// prove asks the broker for an answer on a channel without confirms: what comes back of
-// the publishes before it comes before it. flow-ok does that and nothing else.
+// anyUnproven tells whether what was published without confirms may still come back, or
+// waits for its shard.
+func (ch *channel) anyUnproven() bool {
+	for g := range ch.legs {
+		if g.unproven {
+			return true
+		}
+	}
+	return ch.ledger == nil && len(ch.parked) > 0
+}
+
+// prove has the brokers answer on a channel without confirms: what comes back of the
+// publishes before it comes before the answer.
 func (c *Conn) prove(ch *channel, out *Out) {
-	switch {
-	case !ch.unproven || ch.proof:
-	case ch.publish.state == pubPass: // no method may come between, and the message is no whole one
-		ch.unproven = false
-	default:
-		c.sendKept(ch, out)
-		ch.proof = true
-		ch.due++
-		out.Home.built(out.Home.build(ch.number, frame.ChannelFlow).Octet(1))
+	for g := range ch.legs {
+		switch {
+		case !g.unproven || g.proof:
+		case ch.publish.state == pubPass && ch.publish.leg == g: // no method may come between, and the message is no whole one
+			g.unproven = false
+		default:
+			c.sendKept(ch, out)
+			c.ask(ch, g, out)
+		}
 	}
 }
 
-// proven takes the broker's flow-ok: true if it is the answer to prove.
-func (c *Conn) proven(ch *channel, out *Out) bool {
-	if !ch.proof || ch.due != 1 {
+// ask asks for an answer and nothing else.
+func (c *Conn) ask(ch *channel, g *leg, out *Out) {
+	g.proof = true
+	g.due++
+	to := out.to(g.link)
+	to.built(to.build(ch.number, frame.ChannelFlow).Octet(1))
+}
+
+// proven takes a broker's flow-ok: true if it is the answer to ask.
+func (c *Conn) proven(ch *channel, g *leg, out *Out) bool {
+	if !g.proof || g.due != 1 {
 		return false
 	}
-	ch.proof = false
-	ch.unproven = len(ch.later) > 0 // these are sent at the next tick, and may come back again
-	c.replied(ch, frame.ChannelFlowOk, out)
+	g.proof = false
+	g.unproven = len(ch.later) > 0 // these are sent at the next tick, and may come back again
+	c.moves(ch, g, out)
+	if g == &ch.leg {
+		c.replied(ch, frame.ChannelFlowOk, out)
+	} else {
+		g.due--
+	}
 	c.goOn(ch, out)
 	return true
 }
 
 // goOn goes on with a close that waits, if all that was published is settled.
 func (c *Conn) goOn(ch *channel, out *Out) {
-	if ch.outstanding() || ch.unproven {
+	if ch.outstanding() || ch.anyUnproven() {
 		return
 	}
 	c.closeSettled(ch, out)
@@ -107,12 +131,14 @@ func (c *Conn) clientCloses(ch *channel, f frame.Frame, out *Out) {
 }
 
 func (c *Conn) closeUp(ch *channel, f frame.Frame, out *Out) {
+	c.closeLegs(ch, out)
 	ch.state = chClientCloses
 	c.owes(ch)
 	out.Home.own(f)
 }
 
 func (c *Conn) closeLeg(ch *channel, out *Out) {
+	c.closeLegs(ch, out)
 	c.failing--
 	ch.state = chLegClosing
 	out.Home.own(frame.AppendChannelClose(nil, ch.number, &frame.ChannelError{Code: frame.ReplySuccess, Text: "Goodbye"}))
@@ -123,6 +149,9 @@ func (c *Conn) closingFromClient(ch *channel, f frame.Frame, out *Out) {
 	m := frame.Method(0)
 	if f.Type() == frame.TypeMethod {
 		m = f.Method()
+	} else if ch.elsewhere.busy() {
+		ch.elsewhere.next(f)
+		return
 	}
 	switch ch.state {
 	case chClientCloses, chBrokerClosed:
@@ -227,8 +256,14 @@ func (c *Conn) brokerCloses(ch *channel, f frame.Frame, out *Out) {
 	if ch.publish.state == pubStream {
 		out.Home.own(ch.publish.method)
 	}
+	if ch.wait.what == waitLink {
+		out.Home.own(ch.wait.frame)
+	}
 	if ch.wait.what == waitErrand && ch.wait.frame.Method() == frame.BasicPublish {
 		out.Home.own(ch.wait.frame)
+	}
+	if p := &ch.publish; p.state != pubNone && p.state != pubStream && p.leg != &ch.leg {
+		ch.elsewhere = p.content
 	}
 	held := ch.heldFrames
 	c.dropHeld(ch)

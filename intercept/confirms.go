@@ -106,6 +106,14 @@ func (c *confirms) advance() {
 	}
 }
 
+// settleLeg takes a broker's word on the publishes of a leg.
+func (c *Conn) settleLeg(ch *channel, g *leg, tag uint64, multiple, ack bool, out *Out) {
+	ch.ledger.settle(g.book, tag, multiple, ack)
+	c.moves(ch, g, out)
+	c.retry(ch, out)
+	c.tell(ch, out)
+}
+
 // settled takes the broker's ack or nack of publishes; true when what the client is
 // told of it was told here.
 func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) (told bool) {
@@ -115,11 +123,7 @@ func (c *Conn) settled(ch *channel, f frame.Frame, out *Out) (told bool) {
 		return false
 	}
 	if ch.ledger != nil {
-		ch.ledger.settle(0, tag, multiple, f.Method() == frame.BasicAck)
-		if len(ch.ledger.retries) > 0 {
-			c.retry(ch, out)
-		}
-		c.tell(ch, out)
+		c.settleLeg(ch, &ch.leg, tag, multiple, f.Method() == frame.BasicAck, out)
 		return true
 	}
 	n := ch.confirms.settle(tag, multiple)

@@ -19,6 +19,7 @@ const maxNames = 1024
 // Conn is one session between connection.open-ok and its end. Not safe for
 // concurrent use: the session's lock guards it.
 type Conn struct {
+	cfg         Config
 	vhost       string
 	frameMax    int
 	channelMax  uint16
@@ -29,6 +30,9 @@ type Conn struct {
 	serial      uint32          // of the last errand
 	learned     string          // the name that the node was asked about for the frame in hand
 
+	home     link
+	links    []*link    // to other brokers
+	now      time.Time  // of the last tick
 	channels []*channel // by number; nil where closed
 	held     *channel   // whose publish method is a view into the input
 	heldSize int        // octets in all channels' held frames
@@ -36,6 +40,8 @@ type Conn struct {
 	failing  int            // channels whose close waits for confirms
 	watching int            // channels that have a watch
 	waiting  int            // channels that keep messages for the next tick
+	parked   int            // messages that wait for their shard, on all channels
+	ledgers  int            // channels that have a ledger
 	holds    map[string]int // deliveries that are not acknowledged, and consumers by name, by watched queue
 	owed     map[uint16]int // close-oks of the broker's for closes of the client's, by number
 
@@ -73,12 +79,19 @@ type Config struct {
 	ChannelMax  uint16 // highest channel number; 0 is no limit
 	HearsCancel bool   // the client has the capability consumer_cancel_notify
 	Seed        uint64 // makes the choices at random differ between sessions
+
+	KnowsLogin     bool          // the client's login can be used for links to other brokers
+	MaxLinks       int           // how many of these a session may have
+	StallTimeout   time.Duration // a leg on which nothing is confirmed for so long is suspect
+	ConfirmTimeout time.Duration // a publish to a stream that is not confirmed for so long is given up
+	WaitTimeout    time.Duration // how long one may wait for its shard
 }
 
 // New makes the core of a session whose handshake is done. total counts the
 // messages of all sessions.
 func New(cfg Config, snap *shard.Snapshot, total *shard.Counters) *Conn {
 	return &Conn{
+		cfg: cfg, home: link{index: -1, state: linkUp},
 		vhost: cfg.VHost, frameMax: cfg.FrameMax, channelMax: cfg.ChannelMax, hearsCancel: cfg.HearsCancel, snap: snap, rnd: cfg.Seed,
 		tally: tally{total: total},
 	}
@@ -238,7 +251,7 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 	case frame.QueuePurge, frame.QueueDelete:
 		c.queueSet(ch, f, out)
 	case frame.ConfirmSelect:
-		ch.confirms.on = true
+		c.confirmSelect(ch, out)
 		c.forward(ch, f, out)
 	case frame.TxSelect:
 		ch.tx = true
@@ -286,7 +299,8 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		c.watchDelivery(ch, f, out)
 	case frame.BasicReturn:
 		c.returned(ch, f)
-		if c.beginsComeback(ch, f) {
+		if c.wasOurs(ch, f) {
+			c.beginsComeback(ch, &ch.leg, f)
 			return
 		}
 	case frame.BasicAck, frame.BasicNack:
@@ -294,7 +308,7 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 			return
 		}
 	case frame.ChannelFlowOk:
-		if c.proven(ch, out) {
+		if c.proven(ch, &ch.leg, out) {
 			return
 		}
 	case frame.TxCommitOk:
@@ -333,6 +347,8 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 
 // Tick tells the time, about twice a second, for what must not wait for ever.
 func (c *Conn) Tick(now time.Time, out *Out) {
+	before := c.now
+	c.now = now
 	c.forgive()
 	c.leave(now, out)
 	if c.phase == settling {
@@ -343,23 +359,36 @@ func (c *Conn) Tick(now time.Time, out *Out) {
 			c.part(out)
 		}
 	}
-	if c.failing == 0 && c.watching == 0 && c.waiting == 0 {
+	c.tickLinks(out)
+	if c.failing+c.watching+c.waiting+c.ledgers+c.parked == 0 {
 		return
 	}
 	for _, ch := range c.channels {
-		if ch != nil && ch.watch != nil && c.phase == running {
-			c.leaveClosing(ch, out)
-		}
 		if ch != nil && c.phase != parted {
-			c.sendLater(ch, out)
+			c.tickChannel(ch, before, out)
 		}
-		if ch == nil || !ch.waitsToClose() {
-			continue
+	}
+}
+
+func (c *Conn) tickChannel(ch *channel, before time.Time, out *Out) {
+	if ch.watch != nil && c.phase == running {
+		c.leaveClosing(ch, out)
+	}
+	if ch.ledger != nil {
+		for g := range ch.legs {
+			c.suspects(ch, g, before, out)
 		}
-		if ch.deadline.IsZero() {
-			ch.deadline = now.Add(settleTime)
-		} else if now.After(ch.deadline) {
-			c.closeSettled(ch, out)
-		}
+		c.retry(ch, out)
+		c.tell(ch, out)
+	}
+	c.sendLater(ch, out)
+	c.tickParked(ch, out)
+	if !ch.waitsToClose() {
+		return
+	}
+	if ch.deadline.IsZero() {
+		ch.deadline = c.now.Add(settleTime)
+	} else if c.now.After(ch.deadline) {
+		c.closeSettled(ch, out)
 	}
 }

@@ -168,15 +168,19 @@ func newFuzzRun(t *testing.T, policies ...shard.Policy) *fuzzRun {
 	r.snap.init()
 	r.snap.policies = policies
 	if len(policies) > 0 {
-		r.snap.add("stream", "shard.a", options{"shards": "3", "local": "2", "queue-declare": "answer", "queue-purge": "all", "retry-nacked": "true", "behind": "rrrrrr"})
+		r.snap.add("stream", "shard.a", options{"shards": "3", "local": "2", "queue-declare": "answer", "queue-purge": "all", "retry-nacked": "true", "third": "1", "behind": "rrrrrr"})
 		r.snap.add("stream", "shard.empty", options{"shards": "0"})
 	}
-	r.conn = New(Config{VHost: "/", FrameMax: 4096, HearsCancel: true, Seed: 1}, r.snap.make(), &shard.Counters{})
+	r.snap.brokers["n2"], r.snap.brokers["n3"] = shard.Broker{Address: "n2:1"}, shard.Broker{Address: "n3:1", Beside: true}
+	r.conn = New(Config{VHost: "/", FrameMax: 4096, HearsCancel: true, Seed: 1, KnowsLogin: true, MaxLinks: 4,
+		StallTimeout: time.Second, ConfirmTimeout: 3 * time.Second, WaitTimeout: time.Second}, r.snap.make(), &shard.Counters{})
 	return r
 }
 
 func (r *fuzzRun) step(p *program) {
-	switch op := p.octet(); op % 8 {
+	switch op := p.octet(); op % 9 {
+	case 8:
+		r.link(p)
 	case 0, 4, 6:
 		f := p.frame(fuzzedClient)
 		r.read += len(f)
@@ -218,12 +222,37 @@ func (r *fuzzRun) answer(how byte) {
 	r.conn.Answered(a, &r.out)
 }
 
+// link has something happen to a publish link, or come from it.
+func (r *fuzzRun) link(p *program) {
+	if len(r.conn.links) == 0 {
+		return
+	}
+	how := p.octet()
+	i := int(how) % len(r.conn.links)
+	switch l := r.conn.links[i]; how >> 5 {
+	case 0:
+		r.conn.LinkDown(i, Down(how%3), "why", &r.out)
+	case 1:
+		if l.state != linkUp {
+			r.conn.LinkUp(i, 0, &r.out)
+		}
+	case 2:
+		r.conn.Stuck(i, how%2 == 0)
+	default:
+		f := p.frame(fuzzedHome)
+		r.read += len(f)
+		if err := r.conn.FromLink(i, f, &r.out); err != nil {
+			r.conn.LinkDown(i, Lost, "why", &r.out)
+		}
+	}
+}
+
 func (r *fuzzRun) control(how byte) {
 	switch why := (&frame.ConnError{Code: frame.ConnectionForced, Text: "why"}); how % 16 {
 	case 0:
 		r.conn.Shut(why, &r.out)
 	case 1:
-		r.conn.LinkDown(why, &r.out)
+		r.conn.HomeDown(why, &r.out)
 	case 2, 3, 4, 5: // one of the shards that may be picked retires, closes or is gone
 		o := r.snap.streams["shard.a"]
 		if o == nil { // it was deleted
@@ -291,6 +320,15 @@ func (r *fuzzRun) counts() {
 	if c := r.conn; held != c.heldSize || open != c.open || failing != c.failing {
 		r.t.Fatalf("%d octets held, %d channels open, %d failing; counted are %d, %d, %d", held, open, failing, c.heldSize, c.open, c.failing)
 	}
+	parked := 0
+	for _, ch := range r.conn.channels {
+		if ch != nil {
+			parked += len(ch.parked)
+		}
+	}
+	if parked != r.conn.parked {
+		r.t.Fatalf("%d messages are parked, counted are %d", parked, r.conn.parked)
+	}
 	if copied != r.conn.copies.size {
 		r.t.Fatalf("%d octets of copies, counted are %d", copied, r.conn.copies.size)
 	}
@@ -301,10 +339,17 @@ func (ch *channel) copiedSize() (size int) {
 	for _, m := range ch.again {
 		size += m.size
 	}
+	for _, m := range ch.parked {
+		size += m.size
+	}
+	for _, m := range ch.evicted {
+		size += m.size
+	}
+	size += ch.publish.kept.size
 	if ch.ledger == nil {
 		return size
 	}
-	for _, g := range ch.ledger.legs {
+	for _, g := range ch.ledger.books {
 		for i := range g.kept.n {
 			size += g.kept.at(i).size
 		}

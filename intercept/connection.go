@@ -36,6 +36,11 @@ func (c *Conn) connectionFromHome(f frame.Frame, out *Out) {
 		}
 		c.ordered = true
 		out.Done = true
+	case frame.ConnectionBlocked:
+		c.home.blocked = true
+	case frame.ConnectionUnblocked:
+		c.home.blocked = false
+		c.linkNews(out)
 	case frame.ConnectionUpdateSecretOk:
 		out.Secret, c.secret = c.secret, nil
 	case frame.ConnectionClose:

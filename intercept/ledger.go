@@ -1,10 +1,5 @@
 package intercept
 
-import (
-	"cmp"
-	"slices"
-)
-
 // ledger settles the publishes of a client's channel that confirms and publishes to
 // streams. Upstream a publish has a number on its leg; a message that comes back is
 // sent again, to another shard, under a number of its own. The client knows one tag
@@ -17,7 +12,7 @@ import (
 // they become nacks.
 type ledger struct {
 	tags   confirms // the client's
-	legs   []leg    // the first one is the home leg
+	books  []book   // of the legs; the first one is the home leg's
 	nextID uint64   // of what comes back
 	copies *copies  // of what is kept
 
@@ -25,46 +20,13 @@ type ledger struct {
 	retries       []again  // messages that were nacked, and are to be sent again
 }
 
-// leg is one upstream channel's side of the ledger.
-type leg struct {
-	sent    uint64       // the number of the last publish
-	entries ring[entry]  // of the last publishes, from the first one on that is not settled
-	kept    ring[copied] // what is kept of them; empty until something is
-	back    []back       // what has come back here, the last of them not settled
-	lost    uint64       // acks up to here are nacks: one of these messages is not stored
-}
-
-// back is a message that came back. Marks never fall from one to the next.
-type back struct {
-	id      uint64
-	mark    uint64 // the number of the last publish before it came
-	settled bool
-}
-
-// entry is one publish on a leg.
-type entry struct {
-	tag   uint64 // the client's, or the id of what had come back
-	key   uint64 // the hash of the routing key
-	queue uint32 // the shard, by its ID; 0 if it is for no stream
-	flags entryFlags
-}
-
-type entryFlags uint8
-
-const (
-	entryAgain     entryFlags = 1 << iota // it had come back and is sent again
-	entryMandatory                        // the client wants to see it if it comes back
-	entryHeld                             // it was acked, and that is held
-	entryDone                             // it is settled
-)
-
 // legShift is where in an id the leg is that the message came back on.
 const legShift = 56
 
 // newLedger takes over what a channel has published before.
 func newLedger(before confirms, c *copies) *ledger {
-	l := &ledger{tags: before, legs: make([]leg, 1), copies: c}
-	home := &l.legs[0]
+	l := &ledger{tags: before, books: make([]book, 1), copies: c}
+	home := &l.books[0]
 	home.sent = before.low
 	for tag := before.low + 1; tag <= before.sent; tag++ {
 		e := entry{tag: tag}
@@ -76,41 +38,6 @@ func newLedger(before confirms, c *copies) *ledger {
 	return l
 }
 
-func (g *leg) push(e entry) {
-	g.sent++
-	g.entries.push(e)
-	if g.kept.n > 0 {
-		g.kept.push(copied{})
-	}
-}
-
-// first is the number of the first entry.
-func (g *leg) first() uint64 { return g.sent + 1 - uint64(g.entries.n) }
-
-// at is the entry of a number; nil if it is settled and gone, or was never sent.
-func (g *leg) at(seq uint64) *entry {
-	if first := g.first(); seq >= first && seq <= g.sent {
-		return g.entries.at(int(seq - first))
-	}
-	return nil
-}
-
-// keptAt is the place for the copy of a number; nil if nothing is kept, or it is gone.
-func (g *leg) keptAt(seq uint64) *copied {
-	if first := g.first(); g.kept.n > 0 && seq >= first && seq <= g.sent {
-		return g.kept.at(int(seq - first))
-	}
-	return nil
-}
-
-// held is up to where acks are held.
-func (g *leg) held() uint64 {
-	if n := len(g.back); n > 0 {
-		return g.back[n-1].mark
-	}
-	return 0
-}
-
 // publish notes the client's next publish, which goes to a leg.
 func (l *ledger) publish(leg int, key uint64, queue uint32, mandatory bool) {
 	l.tags.sent++
@@ -118,13 +45,13 @@ func (l *ledger) publish(leg int, key uint64, queue uint32, mandatory bool) {
 	if mandatory {
 		e.flags = entryMandatory
 	}
-	l.legs[leg].push(e)
+	l.books[leg].push(e)
 }
 
 // keep keeps a copy of the last publish of a leg until it is settled. Nacked, it is among
 // the retries.
 func (l *ledger) keep(leg int, k copied) {
-	g := &l.legs[leg]
+	g := &l.books[leg]
 	for g.kept.n < g.entries.n {
 		g.kept.push(copied{})
 	}
@@ -132,7 +59,7 @@ func (l *ledger) keep(leg int, k copied) {
 }
 
 func (l *ledger) lastKept(leg int) *copied {
-	g := &l.legs[leg]
+	g := &l.books[leg]
 	return g.keptAt(g.sent)
 }
 
@@ -141,14 +68,14 @@ func (l *ledger) lastKept(leg int) *copied {
 func (l *ledger) cameBack(leg int) (id uint64) {
 	l.nextID++
 	id = uint64(leg)<<legShift | l.nextID
-	g := &l.legs[leg]
+	g := &l.books[leg]
 	g.back = append(g.back, back{id: id, mark: g.sent})
 	return id
 }
 
 // sendAgain notes that a message goes to a leg again: under the client's tag, or, if it
 // had come back, under its id.
-func (l *ledger) sendAgain(leg int, e entry) { l.legs[leg].push(e) }
+func (l *ledger) sendAgain(leg int, e entry) { l.books[leg].push(e) }
 
 // drop says that a message which was to be sent again is not.
 func (l *ledger) drop(e entry) { l.finish(&e, false) }
@@ -156,7 +83,7 @@ func (l *ledger) drop(e entry) { l.finish(&e, false) }
 // giveUp says that a message which came back can't be stored: who it was among those
 // that were sent before nobody can tell, so none of them counts as stored.
 func (l *ledger) giveUp(id uint64) {
-	g := &l.legs[id>>legShift]
+	g := &l.books[id>>legShift]
 	if b := g.find(id); b != nil && !b.settled {
 		g.lost = max(g.lost, b.mark)
 		l.release(g, 0, g.lost)
@@ -168,7 +95,7 @@ func (l *ledger) giveUp(id uint64) {
 // come back on a leg, by its key: until yield says that it is enough. Of those that are
 // held the ack came before.
 func (l *ledger) candidates(leg int, key uint64, yield func(*entry) bool) {
-	g := &l.legs[leg]
+	g := &l.books[leg]
 	for i := range g.entries.n {
 		e := g.entries.at(i)
 		if e.key == key && e.queue != 0 && e.flags&entryDone == 0 && !yield(e) {
@@ -177,23 +104,38 @@ func (l *ledger) candidates(leg int, key uint64, yield func(*entry) bool) {
 	}
 }
 
+// knows tells whether there is such a publish.
+func (l *ledger) knows(leg int, key uint64) (found bool) {
+	l.candidates(leg, key, func(*entry) bool {
+		found = true
+		return false
+	})
+	return found
+}
+
 // settle takes a broker's ack or nack of a leg's publishes.
 func (l *ledger) settle(leg int, seq uint64, multiple, ack bool) {
-	g := &l.legs[leg]
-	if multiple && seq == 0 {
+	g := &l.books[leg]
+	if seq += g.base; multiple && seq == g.base {
 		seq = g.sent
 	}
 	if seq > g.sent {
 		return // it was never sent, and the protocol has no answer to a broker
 	}
+	g.moved = true
 	from := seq
 	if multiple {
 		from = g.first()
 	}
 	for ; from <= seq; from++ {
 		e := g.at(from)
+		if e == nil || e.flags&(entryDone|entryHeld) != 0 {
+			continue
+		}
+		if e.queue != 0 {
+			g.open--
+		}
 		switch {
-		case e == nil || e.flags&(entryDone|entryHeld) != 0:
 		case ack && from > g.lost && from <= g.held():
 			e.flags |= entryHeld
 		case !ack && l.retry(g, from, e):
@@ -206,7 +148,7 @@ func (l *ledger) settle(leg int, seq uint64, multiple, ack bool) {
 }
 
 // retry has a publish that was nacked sent again; false if it can't be.
-func (l *ledger) retry(g *leg, seq uint64, e *entry) bool {
+func (l *ledger) retry(g *book, seq uint64, e *entry) bool {
 	k := g.keptAt(seq)
 	if k == nil || k.frames == nil || k.tries >= maxRetries {
 		return false
@@ -235,17 +177,9 @@ func (l *ledger) finish(e *entry, ack bool) {
 	}
 }
 
-func (g *leg) find(id uint64) *back {
-	i, found := slices.BinarySearchFunc(g.back, id, func(b back, id uint64) int { return cmp.Compare(b.id, id) })
-	if !found {
-		return nil
-	}
-	return &g.back[i]
-}
-
 // settled lets the acks go that were held for a message and are held for no other.
 func (l *ledger) settled(id uint64) {
-	g := &l.legs[id>>legShift]
+	g := &l.books[id>>legShift]
 	if b := g.find(id); b != nil {
 		b.settled = true
 	}
@@ -257,7 +191,7 @@ func (l *ledger) settled(id uint64) {
 }
 
 // release finishes what is held of a range of numbers.
-func (l *ledger) release(g *leg, from, to uint64) {
+func (l *ledger) release(g *book, from, to uint64) {
 	for seq := max(from, g.first()); seq <= to; seq++ {
 		if e := g.at(seq); e != nil && e.flags&(entryHeld|entryDone) == entryHeld {
 			l.forget(g, seq)
@@ -268,7 +202,7 @@ func (l *ledger) release(g *leg, from, to uint64) {
 }
 
 // trim drops the settled entries that no other waits behind.
-func (l *ledger) trim(g *leg) {
+func (l *ledger) trim(g *book) {
 	for g.entries.n > 0 && g.entries.at(0).flags&entryDone != 0 {
 		g.entries.pop()
 		if g.kept.n > 0 {
@@ -278,7 +212,7 @@ func (l *ledger) trim(g *leg) {
 }
 
 // forget lets the copy of a publish go.
-func (l *ledger) forget(g *leg, seq uint64) {
+func (l *ledger) forget(g *book, seq uint64) {
 	if k := g.keptAt(seq); k != nil {
 		l.copies.end(k)
 	}
@@ -286,8 +220,8 @@ func (l *ledger) forget(g *leg, seq uint64) {
 
 // forgetAll lets all copies go, those that are to be sent again too.
 func (l *ledger) forgetAll() {
-	for i := range l.legs {
-		g := &l.legs[i]
+	for i := range l.books {
+		g := &l.books[i]
 		for seq := g.first(); seq <= g.sent; seq++ {
 			l.forget(g, seq)
 		}
@@ -326,33 +260,3 @@ func (l *ledger) tell() (n news) {
 	l.acked, l.nacked = l.acked[:0], l.nacked[:0]
 	return n
 }
-
-// ring is a queue of entries whose memory is used again.
-type ring[T any] struct {
-	buf     []T // a power of two of them
-	head, n int
-}
-
-func (r *ring[T]) at(i int) *T { return &r.buf[(r.head+i)&(len(r.buf)-1)] }
-
-func (r *ring[T]) push(e T) {
-	if r.n == len(r.buf) {
-		grown := make([]T, max(64, 2*len(r.buf)))
-		for i := range r.n {
-			grown[i] = *r.at(i)
-		}
-		r.buf, r.head = grown, 0
-	}
-	r.n++
-	*r.at(r.n - 1) = e
-}
-
-func (r *ring[T]) pop() {
-	r.head = (r.head + 1) & (len(r.buf) - 1)
-	if r.n--; r.n == 0 && len(r.buf) > maxIdleRing {
-		*r = ring[T]{}
-	}
-}
-
-// maxIdleRing is how many entries the memory of an empty ring may be for.
-const maxIdleRing = 4096

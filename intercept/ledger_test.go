@@ -202,7 +202,7 @@ func TestLedger(t *testing.T) {
 		for range rapid.IntRange(1, 3).Draw(t, "legs") {
 			n.legs = append(n.legs, &naiveLeg{bad: map[int]bool{}})
 		}
-		n.l.legs = append(n.l.legs, make([]leg, len(n.legs)-1)...)
+		n.l.books = append(n.l.books, make([]book, len(n.legs)-1)...)
 		for tag := range n.sent {
 			n.legs[0].messages = append(n.legs[0].messages, tag+1)
 		}
@@ -224,7 +224,7 @@ func TestLedger(t *testing.T) {
 		if n.copies.size > 0 {
 			t.Fatalf("%d octets of copies are kept", n.copies.size)
 		}
-		for i, g := range n.l.legs {
+		for i, g := range n.l.books {
 			if g.entries.n > 0 || len(g.back) > 0 {
 				t.Fatalf("leg %d keeps %d entries and %d that came back", i, g.entries.n, len(g.back))
 			}

@@ -11,7 +11,10 @@ import (
 type Out struct {
 	Client Bytes
 	Home   Bytes
+	links  []*Bytes // by the link's index
 
+	Dials     []Dial // links to open
+	Drops     []int  // links to close, in order
 	Errands   []Errand
 	Abandoned []string // streams that were held for a Declare or Delete that came to nothing
 	Released  []string // shards that a consumer from Pick has left, by queue name
@@ -28,6 +31,11 @@ type Out struct {
 func (o *Out) Reset() {
 	o.Client.reset()
 	o.Home.reset()
+	for _, b := range o.links {
+		b.reset()
+	}
+	clear(o.Dials)
+	o.Dials, o.Drops = o.Dials[:0], o.Drops[:0]
 	clear(o.Errands)
 	clear(o.Released)
 	clear(o.Abandoned)
@@ -36,6 +44,24 @@ func (o *Out) Reset() {
 	o.Errands, o.Released, o.Abandoned = o.Errands[:0], o.Released[:0], o.Abandoned[:0]
 	o.Held, o.Freed = o.Held[:0], o.Freed[:0]
 	o.Secret, o.Done = nil, false
+}
+
+// Link is what a publish link's broker gets.
+func (o *Out) Link(i int) *Bytes {
+	for len(o.links) <= i {
+		o.links = append(o.links, &Bytes{})
+	}
+	return o.links[i]
+}
+
+// Links is how many links there may be something for.
+func (o *Out) Links() int { return len(o.links) }
+
+func (o *Out) to(l *link) *Bytes {
+	if l.index < 0 {
+		return &o.Home
+	}
+	return o.Link(l.index)
 }
 
 // TellClient adds a copy of b to what the client gets, TellHome to what the

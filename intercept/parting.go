@@ -129,9 +129,9 @@ func (c *Conn) partingClient(f frame.Frame, out *Out) {
 	}
 }
 
-// LinkDown says that the home link is gone. Without the farewells of the
+// HomeDown says that the home link is gone. Without the farewells of the
 // protocol the client is told with why.
-func (c *Conn) LinkDown(why *frame.ConnError, out *Out) {
+func (c *Conn) HomeDown(why *frame.ConnError, out *Out) {
 	if c.ordered || c.phase == parted {
 		return
 	}

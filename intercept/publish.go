@@ -15,8 +15,10 @@ type publish struct {
 	method  frame.Frame // of a message for a stream, held until its header is here
 	table   *shard.Table
 	keyHash uint64
-	copied  bool // what has been sent of it is kept, see retry.go
-	toQueue bool // published to the default exchange with the stream's name as key
+	leg     *leg  // that it goes by
+	kept    again // what is taken in
+	copied  bool  // what has been sent of it is kept, see retry.go
+	toQueue bool  // published to the default exchange with the stream's name as key
 }
 
 type pubState uint8
@@ -25,6 +27,8 @@ const (
 	pubNone   pubState = iota
 	pubPass            // frames go through as they come
 	pubStream          // the method is held; the header picks the shard
+	pubKeep            // it is taken in, see park.go
+	pubDrop            // its leg is lost: the rest of it goes nowhere
 )
 
 // basicPublish begins a message. The method of one for a stream is held until
@@ -42,7 +46,7 @@ func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
 		return
 	case !a.OK() || verdict.Passes():
 		c.tally.all.published++
-		ch.publish.state = pubPass
+		ch.publish.state, ch.publish.leg = pubPass, &ch.leg
 		ch.publish.content.begin()
 		ch.sent()
 		out.Home.view(f)
@@ -106,6 +110,10 @@ func (c *Conn) target(ch *channel, exchange, key []byte) (*shard.Table, shard.Ve
 			ch.lastExchange = string(exchange)
 		}
 		ch.lastTable, ch.lastSnap = t, c.snap
+		ch.route = ch.route[:0]
+		if t != nil {
+			ch.route = append(ch.route, make([]*leg, len(t.Nodes()))...)
+		}
 	}
 	return t, v
 }
@@ -115,6 +123,10 @@ func (c *Conn) contentFromClient(ch *channel, f frame.Frame, out *Out) {
 	p := &ch.publish
 	if p.state == pubStream {
 		c.streamHeader(ch, f, out)
+		return
+	}
+	if f.Type() != frame.TypeBody && p.leg != &ch.leg { // its broker would say so, but on the wrong connection
+		c.Fault(&frame.ConnError{Code: frame.UnexpectedFrame, Text: "expected content body, got non content body frame instead"}, out)
 		return
 	}
 	if f.Type() == frame.TypeMethod { // a fault that the broker is to see
@@ -128,7 +140,13 @@ func (c *Conn) contentFromClient(ch *channel, f frame.Frame, out *Out) {
 			"body frame of %d bytes where the header leaves %d", n, p.content.body)}, out)
 		return
 	}
-	out.Home.view(f)
+	switch p.state {
+	case pubKeep:
+		c.keptBody(ch, f, out)
+		return
+	case pubPass:
+		out.to(p.leg.link).view(f)
+	}
 	if p.copied {
 		c.copyBody(ch, f)
 	}
@@ -162,7 +180,22 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	if !p.table.Random() {
 		hash = hashOf(p.table, p.keyHash, f, h)
 	}
-	i := p.table.Pick(hash)
+	i, g, w, why := c.choose(ch, p.table, hash, out)
+	switch {
+	case w == wayWait:
+		c.waitForLink(ch, f)
+		return
+	case w == wayRefused:
+		c.fail(ch, &frame.ChannelError{Code: frame.AccessRefused, Method: frame.BasicPublish,
+			Text: fmt.Sprintf("stream '%s': %s", p.table.Stream, why)}, out)
+		return
+	case g == nil:
+		c.keepPublish(ch, f)
+		if !p.content.busy() {
+			c.keptWhole(ch, out)
+		}
+		return
+	}
 	item := p.table.BCC(i)
 	seam, spliced := findSeam(f, h, p.table.Settings.Persist)
 	size := len(f)
@@ -178,29 +211,44 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	a.Short()
 	a.ShortStr()
 	key := shard.KeyHash(a.ShortStr())
-	c.sentToStream(ch, p.table.ID(i), key, a.Bit())
+	c.sentToStream(ch, g, p.table.ID(i), key, a.Bit())
 	ch.keepBCC(seam, h, key)
 	c.tally.stream(p.table.Counters).published++
 	c.tally.all.published++
+	ch.knowsWay(p.table, i, g)
+	to := out.to(g.link)
 	if p.toQueue {
-		out.Home.built(toExchange(out.Home.build(ch.number, frame.BasicPublish), p.method))
+		to.built(toExchange(to.build(ch.number, frame.BasicPublish), p.method))
 	} else {
 		setMandatory(p.method)
-		out.Home.view(p.method)
+		to.view(p.method)
 	}
 	if p.table.Settings.RetryNacked {
-		c.copyBegun(ch, f)
+		c.copyBegun(ch, g, f)
 	}
 	if spliced {
-		out.Home.ownedOr(seam.splice(out.Home.room(min(size, chunkSize))[:0], f, item))
+		to.ownedOr(seam.splice(to.room(min(size, chunkSize))[:0], f, item))
 	} else {
-		out.Home.view(f)
+		to.view(f)
 	}
 	p.content.next(f)
-	p.method, p.table, p.state = nil, nil, pubPass
+	p.method, p.table, p.state, p.leg = nil, nil, pubPass, g
 	if !p.content.busy() {
 		p.state, p.copied = pubNone, false
 		c.sendAgain(ch, out)
+	}
+}
+
+// waitForLink holds a message, whose header this is, until a link is opened.
+func (c *Conn) waitForLink(ch *channel, header frame.Frame) {
+	ch.publish.method = append(frame.Frame(nil), ch.publish.method...)
+	ch.wait = wait{what: waitLink, frame: append(frame.Frame(nil), header...)}
+}
+
+// knowsWay remembers the way to a shard's broker for the messages that follow.
+func (ch *channel) knowsWay(t *shard.Table, i int, g *leg) {
+	if ch.lastTable == t && ch.lastSnap != nil {
+		ch.route[t.NodeOf(i)] = g
 	}
 }
 

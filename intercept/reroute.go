@@ -47,17 +47,43 @@ func (ch *channel) sent() {
 	ch.confirms.publish()
 }
 
-// sentToStream notes a publish to a shard.
-func (c *Conn) sentToStream(ch *channel, queue uint32, key uint64, mandatory bool) {
+// sentToStream notes a publish to a shard by a leg.
+func (c *Conn) sentToStream(ch *channel, g *leg, queue uint32, key uint64, mandatory bool) {
+	g.link.wrote = true
 	if !ch.confirms.on {
 		ch.wants.used, ch.wants.yes = true, ch.wants.yes || mandatory
-		ch.unproven = !ch.tx
+		g.unproven = !ch.tx
 		return
 	}
-	if ch.ledger == nil {
-		ch.ledger = newLedger(ch.confirms, &c.copies)
+	c.needsLedger(ch)
+	ch.ledger.publish(g.book, key, queue, mandatory)
+}
+
+// needsLedger begins the ledger of a channel that confirms.
+func (c *Conn) needsLedger(ch *channel) {
+	if ch.ledger != nil {
+		return
 	}
-	ch.ledger.publish(0, key, queue, mandatory)
+	ch.ledger = newLedger(ch.confirms, &c.copies)
+	c.ledgers++
+	for _, g := range ch.more {
+		if g != nil {
+			ch.ledger.begins(g.book)
+		}
+	}
+}
+
+// confirmSelect takes the client's confirm.select, which holds for all legs.
+func (c *Conn) confirmSelect(ch *channel, out *Out) {
+	if ch.confirms.on {
+		return
+	}
+	ch.confirms.on = true
+	for _, g := range ch.more {
+		if g != nil {
+			c.confirmLeg(ch, g, out)
+		}
+	}
 }
 
 // keepBCC keeps the BCC entries that a message has of its own.
@@ -71,23 +97,13 @@ func (ch *channel) keepBCC(s seam, h frame.Header, key uint64) {
 	ch.copies = append(ch.copies, bccCopy{key: key, size: h.BodySize, items: slices.Clone(h.Table[s.at+4 : s.end])})
 }
 
-// beginsComeback takes a basic.return; true when it is about a stream, and the client
-// does not see it for now.
-func (c *Conn) beginsComeback(ch *channel, f frame.Frame) bool {
+// wasOurs tells whether a basic.return is about a message that was sent to a shard: its
+// exchange is a stream, or was one and is being changed or gone.
+func (c *Conn) wasOurs(ch *channel, f frame.Frame) (ours bool) {
 	a := f.Args()
 	a.Short()
 	a.ShortStr()
-	if exchange, key := a.ShortStr(), a.ShortStr(); !c.wasOurs(ch, exchange, key) {
-		return false
-	}
-	ch.comeback = &comeback{frames: append([]byte(nil), f...)}
-	ch.down.begin()
-	return true
-}
-
-// wasOurs tells whether what comes back was sent to a shard: its exchange is a stream,
-// or was one and is being changed or gone.
-func (c *Conn) wasOurs(ch *channel, exchange, key []byte) (ours bool) {
+	exchange, key := a.ShortStr(), a.ShortStr()
 	if _, v := c.exchange(exchange); v == shard.IsStream {
 		return true
 	}
@@ -95,38 +111,44 @@ func (c *Conn) wasOurs(ch *channel, exchange, key []byte) (ours bool) {
 		_, match := c.snap.Match(c.vhost, string(exchange))
 		return match && ch.wants.used
 	}
-	ch.ledger.candidates(0, shard.KeyHash(key), func(*entry) bool {
-		ours = true
-		return false
-	})
-	return ours
+	return ch.ledger.knows(0, shard.KeyHash(key))
+}
+
+// beginsComeback takes a basic.return that is about a stream: the client does not see it
+// for now.
+func (c *Conn) beginsComeback(ch *channel, g *leg, f frame.Frame) {
+	g.comeback = &comeback{frames: append([]byte(nil), f...)}
+	g.down.begin()
 }
 
 // comesBack takes its header and body.
-func (c *Conn) comesBack(ch *channel, f frame.Frame, out *Out) {
-	b := ch.comeback
+func (c *Conn) comesBack(ch *channel, g *leg, f frame.Frame, out *Out) {
+	b := g.comeback
 	if size, _ := frame.BodySize(f); f.Type() == frame.TypeHeader && size > maxMessage {
 		b.large = true
-		if m := (again{copied: copied{frames: b.frames}}); c.wanted(ch, m.keyHash()) { // the client gets it as it comes
+		if m := (again{copied: copied{frames: b.frames}}); g.link == &c.home && c.wanted(ch, g, m.keyHash()) { // the client gets it as it comes
 			out.Client.own(b.frames)
 			out.Client.view(f)
-			ch.comeback = nil
-			c.unstored(ch, c.dueAgain(ch, b.frames), out)
+			g.comeback = nil
+			c.unstored(ch, c.dueAgain(ch, g, b.frames), out)
 			return
 		}
 	}
 	if !b.large {
 		b.frames = append(b.frames, f...)
 	}
-	if !ch.down.busy() {
-		ch.comeback = nil
-		c.cameBack(ch, b, out)
+	if !g.down.busy() {
+		g.comeback = nil
+		c.cameBack(ch, g, b, out)
 	}
 }
 
 // cameBack deals with a message that is here as a whole.
-func (c *Conn) cameBack(ch *channel, b *comeback, out *Out) {
-	m := c.dueAgain(ch, b.frames)
+func (c *Conn) cameBack(ch *channel, g *leg, b *comeback, out *Out) {
+	if m := (again{copied: copied{frames: b.frames}}); ch.ledger != nil && ch.ledger.gaveUp(g.book) && !ch.ledger.knows(g.book, m.keyHash()) {
+		return // its broker took too long: it was given up, or sent again
+	}
+	m := c.dueAgain(ch, g, b.frames)
 	switch {
 	case b.large:
 		c.unstored(ch, m, out)
@@ -135,7 +157,7 @@ func (c *Conn) cameBack(ch *channel, b *comeback, out *Out) {
 	case ch.ledger == nil:
 		c.keepForLater(ch, m, out)
 	default:
-		c.blame(ch, m.key)
+		c.blame(ch, g, m.key)
 		ch.again = append(ch.again, m)
 		if ch.publish.state != pubPass {
 			c.sendAgain(ch, out)
@@ -144,25 +166,25 @@ func (c *Conn) cameBack(ch *channel, b *comeback, out *Out) {
 }
 
 // dueAgain notes that a message has come back.
-func (c *Conn) dueAgain(ch *channel, frames []byte) again {
+func (c *Conn) dueAgain(ch *channel, g *leg, frames []byte) again {
 	m := again{copied: copied{frames: frames}}
 	m.key, m.flags = m.keyHash(), entryAgain
-	if c.wanted(ch, m.key) {
+	if c.wanted(ch, g, m.key) {
 		m.flags |= entryMandatory
 	}
 	if ch.ledger != nil {
-		m.tag = ch.ledger.cameBack(0)
+		m.tag = ch.ledger.cameBack(g.book)
 	}
 	return m
 }
 
 // wanted tells whether the client is to see a message with this key that has come back.
 // Without a ledger nobody knows which it was: then it is, if any was mandatory.
-func (c *Conn) wanted(ch *channel, key uint64) (wanted bool) {
+func (c *Conn) wanted(ch *channel, g *leg, key uint64) (wanted bool) {
 	if ch.ledger == nil {
 		return ch.wants.yes
 	}
-	ch.ledger.candidates(0, key, func(e *entry) bool {
+	ch.ledger.candidates(g.book, key, func(e *entry) bool {
 		wanted = e.flags&entryMandatory != 0
 		return !wanted
 	})

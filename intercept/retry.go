@@ -69,42 +69,51 @@ func (c *copies) end(k *copied) {
 }
 
 // copyWhole copies message b, the last publish of a channel to a stream.
-func (c *Conn) copyWhole(ch *channel, b []byte) {
+func (c *Conn) copyWhole(ch *channel, g *leg, b []byte) {
 	if ch.ledger == nil {
 		return
 	}
 	if k, ok := c.copies.begin(b, len(b)); ok {
-		ch.ledger.keep(0, k)
+		ch.ledger.keep(g.book, k)
 	}
 }
 
 // copyBegun copies the beginning of one; copyBody takes the rest.
-func (c *Conn) copyBegun(ch *channel, header frame.Frame) {
-	method := ch.publish.method
-	if ch.publish.toQueue {
-		method = toExchange(frame.Build(nil, ch.number, frame.BasicPublish), method).End()
-	}
+func (c *Conn) copyBegun(ch *channel, g *leg, header frame.Frame) {
 	h, ok := frame.ParseHeader(header)
 	if ch.ledger == nil || !ok || h.BodySize > maxMessage {
 		return
 	}
-	k, ok := c.copies.begin(method, len(method)+len(header)+int(h.BodySize)+frame.Overhead)
-	if !ok {
-		return
+	if k, ok := c.copyOf(ch, header, int(h.BodySize)); ok {
+		ch.ledger.keep(g.book, k)
+		ch.publish.copied = true
 	}
-	c.copies.add(&k, header)
-	ch.ledger.keep(0, k)
-	ch.publish.copied = true
+}
+
+// copyOf is a copy of the message in hand, as far as it is here.
+func (c *Conn) copyOf(ch *channel, header frame.Frame, body int) (copied, bool) {
+	method := ch.publish.method
+	if ch.publish.toQueue {
+		method = toExchange(frame.Build(nil, ch.number, frame.BasicPublish), method).End()
+	}
+	k, ok := c.copies.begin(method, len(method)+len(header)+body+frame.Overhead)
+	if ok {
+		c.copies.add(&k, header)
+	}
+	return k, ok
 }
 
 func (c *Conn) copyBody(ch *channel, f frame.Frame) {
-	if k := ch.ledger.lastKept(0); k != nil && k.frames != nil {
+	if k := ch.ledger.lastKept(ch.publish.leg.book); k != nil && k.frames != nil {
 		c.copies.add(k, f)
 	}
 }
 
 // retry sends again what the broker has nacked.
 func (c *Conn) retry(ch *channel, out *Out) {
+	if len(ch.ledger.retries) == 0 {
+		return
+	}
 	for _, m := range ch.ledger.retries {
 		if ch.state != chOpen && !ch.waitsToClose() {
 			c.unstored(ch, m, out)

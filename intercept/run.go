@@ -75,25 +75,30 @@ func (c *Conn) publishWhole(ch *channel, t *shard.Table, key, b []byte, method, 
 	}
 	hash := shard.KeyHash(key)
 	i := t.Pick(hash)
+	g := ch.route[t.NodeOf(i)]
+	if g == nil || !g.usable() || len(ch.parked) > 0 {
+		return false
+	}
 	item := t.BCC(i)
 	grown := seam.growth(item)
 	if head+grown > c.frameMax || len(b)+grown > chunkSize {
 		return false
 	}
-	c.sentToStream(ch, t.ID(i), hash, b[method-2]&mandatory != 0)
+	c.sentToStream(ch, g, t.ID(i), hash, b[method-2]&mandatory != 0)
 	setMandatory(b[:method])
 	if t.Settings.RetryNacked {
-		c.copyWhole(ch, b)
+		c.copyWhole(ch, g, b)
 	}
+	to := out.to(g.link)
 	if len(b)-method-head < copyBelow {
-		room := append(out.Home.room(len(b) + grown)[:0], b[:method]...)
+		room := append(to.room(len(b) + grown)[:0], b[:method]...)
 		room = append(seam.splice(room, f, item), b[method+head:]...)
-		out.Home.added(len(room))
+		to.added(len(room))
 		return true
 	}
-	room := append(out.Home.room(method + head + grown)[:0], b[:method]...)
-	out.Home.added(len(seam.splice(room, f, item)))
-	out.Home.view(b[method+head:])
+	room := append(to.room(method + head + grown)[:0], b[:method]...)
+	to.added(len(seam.splice(room, f, item)))
+	to.view(b[method+head:])
 	return true
 }
 

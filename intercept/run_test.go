@@ -14,8 +14,13 @@ import (
 // the others one by one.
 func feed(c *Conn, side string, b []byte, out *Out) error {
 	run, one := c.RunFromClient, c.FromClient
-	if side == "home" {
+	switch side {
+	case "client":
+	case "home":
 		run, one = c.RunFromHome, c.FromHome
+	default:
+		run = func([]byte, *Out) int { return 0 }
+		one = func(f frame.Frame, out *Out) error { return c.FromLink(int(side[4]-'0'), f, out) }
 	}
 	for len(b) > 0 {
 		if b = b[run(b, out):]; len(b) == 0 {

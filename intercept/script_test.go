@@ -17,7 +17,7 @@ import (
 
 // script runs the input lines of a scenario on a Conn, one by one:
 //
-//	session [frame-max=N] [channel-max=N] [hears-cancel]
+//	session [frame-max=N] [channel-max=N] [hears-cancel] [links=N] [login-unknown]
 //	                            begin with a new Conn; the streams stay
 //	policy NAME [OPTION]...     a definition for one name, which is no stream yet
 //	stream NAME [shards=3] [local=2] [retired=N] [closing=N] [ended] [type=T] [durable=false]
@@ -26,7 +26,10 @@ import (
 //	absent NAME                 there was no such exchange lately
 //	other NAME                  it is an exchange of another kind
 //	open N                      channel.open and open-ok, which are not shown
-//	client FRAME, home FRAME    as frame.ParseText reads it
+//	client FRAME, home FRAME    as frame.ParseText reads it; linkN FRAME: from publish link N
+//	broker NODE [beside]        that node's broker can be reached, at NODE:5672
+//	link N [up] [failed="..."] [stalled] [lost] [stuck] [moves]
+//	                            what has become of a publish link
 //	answer [ok] [err=406] [text="..."] [queue="..."] [messages=N] [consumers=N]
 //	                            the answer to the oldest open errand
 //	tick D                      D later, the Conn is told the time
@@ -67,14 +70,17 @@ func newScript(t *testing.T, batched bool) *script {
 
 func (s *script) session(o options) {
 	_, hears := o["hears-cancel"]
-	s.conn = New(Config{VHost: "/", FrameMax: o.num("frame-max", 131072), ChannelMax: uint16(o.num("channel-max", 0)), HearsCancel: hears, Seed: 1}, s.snap.make(), s.total)
+	_, unknown := o["login-unknown"]
+	s.conn = New(Config{VHost: "/", KnowsLogin: !unknown, MaxLinks: o.num("links", 4), StallTimeout: 3 * time.Second,
+		ConfirmTimeout: 30 * time.Second, WaitTimeout: 10 * time.Second,
+		FrameMax: o.num("frame-max", 131072), ChannelMax: uint16(o.num("channel-max", 0)), HearsCancel: hears, Seed: 1}, s.snap.make(), s.total)
 	s.errands = nil
 }
 
 // do runs input line number n.
 func (s *script) do(n int, input string) {
 	verb, rest, _ := strings.Cut(input, " ")
-	if verb == "client" || verb == "home" {
+	if verb == "client" || verb == "home" || len(verb) == 5 && verb[:4] == "link" {
 		if s.side != verb {
 			s.flush(n - 1)
 		}
@@ -103,6 +109,12 @@ func (s *script) control(n int, verb, name string, o options) bool {
 		s.session(o)
 	case "open":
 		s.open(name)
+	case "broker":
+		_, beside := o["beside"]
+		s.snap.brokers[name] = shard.Broker{Address: name + ":5672", Beside: beside}
+		s.conn.Use(s.snap.make())
+	case "link":
+		return s.link(name, o)
 	case "policy", "stream", "absent", "other":
 		s.snap.add(verb, name, o)
 		s.conn.Use(s.snap.make())
@@ -118,7 +130,7 @@ func (s *script) control(n int, verb, name string, o options) bool {
 	case "shutdown":
 		s.conn.Shut(&frame.ConnError{Code: frame.ConnectionForced, Text: "shutdown"}, &s.out)
 	case "linkdown":
-		s.conn.LinkDown(&frame.ConnError{Code: frame.ConnectionForced, Text: "the broker is gone"}, &s.out)
+		s.conn.HomeDown(&frame.ConnError{Code: frame.ConnectionForced, Text: "the broker is gone"}, &s.out)
 	case "end":
 		s.conn.End(&s.out)
 	case "status":
@@ -133,8 +145,8 @@ func (s *script) control(n int, verb, name string, o options) bool {
 }
 
 func countersText(k *shard.Counters) string {
-	return fmt.Sprintf("published=%d delivered=%d confirmed=%d nacked=%d returned=%d rerouted=%d retried=%d refused=%d", k.Published.Load(),
-		k.Delivered.Load(), k.Confirmed.Load(), k.Nacked.Load(), k.Returned.Load(), k.Rerouted.Load(), k.Retried.Load(), k.Refused.Load())
+	return fmt.Sprintf("published=%d delivered=%d confirmed=%d nacked=%d returned=%d rerouted=%d retried=%d dropped=%d refused=%d", k.Published.Load(),
+		k.Delivered.Load(), k.Confirmed.Load(), k.Nacked.Load(), k.Returned.Load(), k.Rerouted.Load(), k.Retried.Load(), k.Dropped.Load(), k.Refused.Load())
 }
 
 // open opens a channel, as every client does before all else.
@@ -145,6 +157,29 @@ func (s *script) open(number string) {
 		s.t.Errorf("channel %s does not open", number)
 	}
 	s.out.Reset()
+}
+
+// link tells the Conn of a publish link.
+func (s *script) link(number string, o options) bool {
+	i := int(number[0] - '0')
+	for what, text := range o {
+		switch what {
+		case "up":
+			s.conn.LinkUp(i, uint16(o.num("channel-max", 0)), &s.out)
+		case "failed":
+			s.conn.LinkDown(i, Failed, text, &s.out)
+		case "stalled":
+			s.conn.LinkDown(i, Stalled, "", &s.out)
+		case "lost":
+			s.conn.LinkDown(i, Lost, "", &s.out)
+		case "stuck", "moves":
+			s.conn.Stuck(i, what == "stuck")
+		case "channel-max":
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // flush gives the frames in the buffer to the Conn as one batch, takes what comes
@@ -160,10 +195,13 @@ func (s *script) flush(n int) {
 		if s.batched {
 			break
 		}
-		if s.side == "client" {
+		switch s.side {
+		case "client":
 			err = s.conn.FromClient(f, &s.out)
-		} else {
+		case "home":
 			err = s.conn.FromHome(f, &s.out)
+		default:
+			err = s.conn.FromLink(int(s.side[4]-'0'), f, &s.out)
 		}
 		if err != nil {
 			s.say(n, "error %v", err)
@@ -179,10 +217,15 @@ func (s *script) flush(n int) {
 
 // take writes down everything that is in the Out.
 func (s *script) take(n int) {
-	for _, to := range []struct {
+	type destination struct {
 		name  string
 		bytes *Bytes
-	}{{"home", &s.out.Home}, {"client", &s.out.Client}} {
+	}
+	all := []destination{{"home", &s.out.Home}}
+	for i := range s.out.Links() {
+		all = append(all, destination{fmt.Sprint("link", i), s.out.Link(i)})
+	}
+	for _, to := range append(all, destination{"client", &s.out.Client}) {
 		b := to.bytes.AppendTo(nil)
 		if len(b) != to.bytes.Len() {
 			s.t.Errorf("Len is %d, of %d octets for the %s", to.bytes.Len(), len(b), to.name)
@@ -191,6 +234,12 @@ func (s *script) take(n int) {
 			s.result = append(s.result, line{n, to.name + " " + f.String()})
 		}
 		s.sent[to.name] = append(s.sent[to.name], b...)
+	}
+	for _, d := range s.out.Dials {
+		s.say(n, "dial link%d %s %s as=%q", d.Link, d.Node, d.Address, d.As.User)
+	}
+	for _, i := range s.out.Drops {
+		s.say(n, "drop link%d", i)
 	}
 	for _, e := range s.out.Errands {
 		s.say(n, "errand %s", errandText(e))

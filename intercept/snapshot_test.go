@@ -16,6 +16,7 @@ type snapshot struct {
 	streams     map[string]options
 	none        map[string]shard.Verdict
 	counters    map[string]*shard.Counters
+	brokers     map[string]shard.Broker
 }
 
 func (s *snapshot) init() {
@@ -25,6 +26,7 @@ func (s *snapshot) init() {
 		streams:     map[string]options{},
 		none:        map[string]shard.Verdict{},
 		counters:    map[string]*shard.Counters{},
+		brokers:     map[string]shard.Broker{},
 	}
 }
 
@@ -66,11 +68,11 @@ func (s *snapshot) make() *shard.Snapshot {
 	for name, what := range s.none {
 		others[shard.Name{VHost: "/", Stream: name}] = what
 	}
-	return shard.NewSnapshot("n1", shard.NewRules(shard.Parameters{}, maps.Clone(s.definitions), s.policies), tables, others, queues)
+	return shard.NewSnapshot("n1", shard.NewRules(shard.Parameters{}, maps.Clone(s.definitions), s.policies), tables, others, queues, maps.Clone(s.brokers))
 }
 
 // shards are those of a stream line: the first ones are on this node, n1, and
-// the others on n2.
+// the others on n2; third is how many there are on n3.
 func (o options) shards(name string, queues map[shard.Queue]shard.Standing) (all []shard.Shard) {
 	local := o.num("local", 2)
 	add := func(node string, index int, standing shard.Standing) {
@@ -78,7 +80,7 @@ func (o options) shards(name string, queues map[shard.Queue]shard.Standing) (all
 		queues[shard.Queue{VHost: "/", Name: queue}] = standing
 		if standing != shard.Closing {
 			all = append(all, shard.Shard{Queue: queue, Node: node, Index: index, Weight: shard.DefaultWeight,
-				Local: node == "n1", Retired: standing == shard.Retired})
+				Local: node == "n1", Retired: standing == shard.Retired, Quorum: o["x-queue-type"] == "quorum"})
 		}
 	}
 	for i := range o.num("shards", 3) {
@@ -87,6 +89,9 @@ func (o options) shards(name string, queues map[shard.Queue]shard.Standing) (all
 		} else {
 			add("n2", i-local, shard.InUse)
 		}
+	}
+	for i := range o.num("third", 0) {
+		add("n3", i, shard.InUse)
 	}
 	at := min(local, o.num("shards", 3))
 	behind := o["behind"] + strings.Repeat("r", o.num("retired", 0)) + strings.Repeat("c", o.num("closing", 0))
@@ -125,6 +130,9 @@ func (o options) definition() (d shard.Definition) {
 		d.QueueDelete = shard.SetAll
 	}
 	d.Persist = o["delivery-mode"] == "persistent"
+	d.OnUnavailable = map[string]shard.OnUnavailable{"wait": shard.Wait, "reject": shard.Reject}[o["on-unavailable"]]
+	d.HashLocal = o["hash-among"] == "local"
+	d.PublishAs.User = o["publish-as"]
 	d.RetryNacked = o["retry-nacked"] == "true"
 	d.QueueArguments = map[string]any{}
 	for name, v := range o {

@@ -13,7 +13,7 @@ type tally struct {
 }
 
 type counts struct {
-	published, delivered, confirmed, nacked, returned, rerouted, retried, refused uint64
+	published, delivered, confirmed, nacked, returned, rerouted, retried, dropped, refused uint64
 }
 
 // stream is where the messages of one stream are counted.
@@ -41,6 +41,7 @@ func (k *counts) flush(to *shard.Counters) {
 	to.Returned.Add(k.returned)
 	to.Rerouted.Add(k.rerouted)
 	to.Retried.Add(k.retried)
+	to.Dropped.Add(k.dropped)
 	to.Refused.Add(k.refused)
 	*k = counts{}
 }

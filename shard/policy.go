@@ -46,6 +46,9 @@ type Definition struct {
 	QueueDelete    SetWise
 	Persist        bool // delivery-mode: messages become persistent, whatever they are
 	RetryNacked    bool // what the broker nacks is sent again, and may be there twice
+	OnUnavailable  OnUnavailable
+	HashLocal      bool  // hash-among: messages go to the local node's shards only
+	PublishAs      Login // for links to other brokers; the client's own if it has no user
 }
 
 // ConsumePick is how basic.consume chooses among the local shards.
@@ -78,6 +81,15 @@ type SetWise uint8
 const (
 	SetRefuse SetWise = iota
 	SetAll            // done on every shard
+)
+
+// OnUnavailable is what becomes of a publish whose shard's broker can't be had.
+type OnUnavailable uint8
+
+const (
+	Spill  OnUnavailable = iota // the next shard takes it
+	Wait                        // it waits
+	Reject                      // it is nacked
 )
 
 // HashSource is the part of a message that a stream is partitioned by.

@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // Counters count what goes through a stream. They outlive its tables.
 type Counters struct {
-	Published, Delivered, Confirmed, Nacked, Returned, Rerouted, Retried, Refused atomic.Uint64
+	Published, Delivered, Confirmed, Nacked, Returned, Rerouted, Retried, Dropped, Refused atomic.Uint64
 }
 
 // Name identifies a stream: one name in one vhost.
@@ -15,18 +15,30 @@ type Name struct {
 // Snapshot is everything that a session needs to know about names: which are
 // streams, and what those are that match a policy and are none. Immutable.
 type Snapshot struct {
-	node   string
-	rules  *Rules
-	tables map[Name]*Table
-	others map[Name]Verdict
-	queues map[Queue]Standing
+	node    string
+	rules   *Rules
+	tables  map[Name]*Table
+	others  map[Name]Verdict
+	queues  map[Queue]Standing
+	brokers map[string]Broker
 }
 
 // NewSnapshot makes the Snapshot of a node; it takes ownership of the maps. What
-// others says of a name holds against a table. queues are the shards of all nodes.
-func NewSnapshot(node string, rules *Rules, tables map[Name]*Table, others map[Name]Verdict, queues map[Queue]Standing) *Snapshot {
-	return &Snapshot{node: node, rules: rules, tables: tables, others: others, queues: queues}
+// others says of a name holds against a table. queues are the shards of all nodes,
+// brokers those of the other nodes, by node.
+func NewSnapshot(node string, rules *Rules, tables map[Name]*Table, others map[Name]Verdict, queues map[Queue]Standing, brokers map[string]Broker) *Snapshot {
+	return &Snapshot{node: node, rules: rules, tables: tables, others: others, queues: queues, brokers: brokers}
 }
+
+// Broker is how the broker of another node is reached.
+type Broker struct {
+	Address string // host:port; "" if it is not known
+	Apart   string // why it can't be reached from here, if that is known
+	Beside  bool   // it is in one cluster with this node's broker
+}
+
+// Broker tells how the broker of another node is reached.
+func (s *Snapshot) Broker(node string) Broker { return s.brokers[node] }
 
 // Queue identifies a queue: one name in one vhost.
 type Queue struct {

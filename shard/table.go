@@ -44,6 +44,8 @@ type Table struct {
 	byKey   bool // see ByRoutingKey
 	equal   bool // all weights are the same
 	seeds   []uint64
+	nodes   []string // whose shards take messages
+	nodeOf  []uint16 // by shard
 	entries [][]byte // see BCC
 	sources []string
 }
@@ -60,16 +62,33 @@ func NewTable(vhost, stream string, s *Settings, d Declared, shards []Shard, c *
 		if sh.Local {
 			t.sources = append(t.sources, sh.Queue)
 		}
-		if sh.Retired {
+		if sh.Retired || s.HashLocal && !sh.Local {
 			continue
 		}
 		t.Shards = append(t.Shards, sh)
 		t.seeds = append(t.seeds, seed(sh.Queue))
+		t.nodeOf = append(t.nodeOf, t.node(sh.Node))
 		t.entries = append(t.entries, bccItem(BindingKey(sh.Queue)))
 		t.equal = t.equal && sh.Weight == t.Shards[0].Weight
 	}
 	return t
 }
+
+// node is the index of a node in nodes.
+func (t *Table) node(name string) uint16 {
+	i := slices.Index(t.nodes, name)
+	if i < 0 {
+		i = len(t.nodes)
+		t.nodes = append(t.nodes, name)
+	}
+	return uint16(i)
+}
+
+// Nodes are the nodes whose shards take messages. Not to be changed.
+func (t *Table) Nodes() []string { return t.nodes }
+
+// NodeOf is the index in Nodes of shard i's node.
+func (t *Table) NodeOf(i int) int { return int(t.nodeOf[i]) }
 
 // bccItem is a long string as an item of a header's array.
 func bccItem(key string) []byte {
@@ -107,11 +126,11 @@ func (t *Table) pickWeighted(keyHash uint64) int {
 	return best
 }
 
-// PickBut is Pick among the shards that skip does not name, by ID; -1 if none is left.
-func (t *Table) PickBut(keyHash uint64, skip func(id uint32) bool) int {
+// PickBut is Pick among the shards that skip does not name; -1 if none is left.
+func (t *Table) PickBut(keyHash uint64, skip func(i int) bool) int {
 	best, bestU, bestLog, bestWeight := -1, uint64(0), uint64(0), uint64(1)
 	for i, s := range t.seeds {
-		if skip(uint32(s)) {
+		if skip(i) {
 			continue
 		}
 		u := mix(keyHash ^ s)

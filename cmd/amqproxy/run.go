@@ -100,6 +100,8 @@ func serve(cfg *config.Config) error {
 		HandshakeTimeout: cfg.Limits.HandshakeTimeout, WriteTimeout: cfg.Limits.WriteTimeout,
 		ShutdownTimeout: cfg.Limits.ShutdownTimeout, MaxConnections: cfg.Limits.MaxConnections,
 		MaxPerAddress: cfg.Limits.MaxPerAddress, ConnectionRate: cfg.Limits.ConnectionRate,
+		StallTimeout: cfg.Limits.StallTimeout, ConfirmTimeout: cfg.Limits.ConfirmTimeout, WaitTimeout: cfg.Limits.WaitTimeout,
+		LinksEach: cfg.Limits.LinksEach, MaxLinks: cfg.Limits.MaxLinks,
 	}, n, log)
 
 	var running sync.WaitGroup
@@ -118,7 +120,10 @@ func serve(cfg *config.Config) error {
 		}
 		adminAddr = ln.Addr().String()
 		h := admin.Handler(admin.Sources{
-			Version: versionText(), Node: cfg.Node, Broker: cfg.Broker, Ping: func(ctx context.Context) error { return keeper.Ping(ctx, cfg.Broker) },
+			Version: versionText(), Node: cfg.Node, Broker: cfg.Broker, Ping: func(ctx context.Context) error {
+				_, err := keeper.Ping(ctx, cfg.Broker)
+				return err
+			},
 			Streams: n, Proxy: server, Draining: func() bool { return ctx.Err() != nil },
 		})
 		running.Go(func() {

@@ -69,6 +69,11 @@ type Limits struct {
 	MaxConnections   int           // 0 means no limit
 	MaxPerAddress    int           // 0 means no limit
 	ConnectionRate   int           // accepted a second; 0 means no limit
+	StallTimeout     time.Duration // how long a broker may confirm nothing of what is outstanding there
+	ConfirmTimeout   time.Duration // how long one publish to a stream may wait for its confirm
+	WaitTimeout      time.Duration // how long one may wait for its shard
+	LinksEach        int           // links to other brokers for one session
+	MaxLinks         int           // and for all; 0 means no limit
 	FrameMax         uint32
 }
 
@@ -95,6 +100,10 @@ func Default() *Config {
 			ShutdownTimeout:  10 * time.Second,
 			JoinTimeout:      5 * time.Second,
 			LostGrace:        30 * time.Second,
+			StallTimeout:     3 * time.Second,
+			ConfirmTimeout:   30 * time.Second,
+			WaitTimeout:      10 * time.Second,
+			LinksEach:        32,
 			FrameMax:         131072,
 		},
 		Log: Log{Level: slog.LevelInfo, Format: "auto"},

@@ -47,6 +47,11 @@ func (c *Config) keys(s *streams) fields {
 			{"max-connections", whole(&c.Limits.MaxConnections, 0, 1_000_000)},
 			{"max-connections-per-address", whole(&c.Limits.MaxPerAddress, 0, 1_000_000)},
 			{"connection-rate", whole(&c.Limits.ConnectionRate, 0, 1_000_000)},
+			{"stall-timeout", duration(&c.Limits.StallTimeout)},
+			{"confirm-timeout", duration(&c.Limits.ConfirmTimeout)},
+			{"wait-timeout", duration(&c.Limits.WaitTimeout)},
+			{"max-links-per-session", whole(&c.Limits.LinksEach, 0, 1000)},
+			{"max-links", whole(&c.Limits.MaxLinks, 0, 1_000_000)},
 			{"frame-max", whole(&c.Limits.FrameMax, 4096, 1<<20)},
 		}},
 		{"log", fields{
@@ -88,6 +93,11 @@ func definition(d *shard.Definition) fields {
 		{"queue-purge", oneOf(&d.QueuePurge, setWise())},
 		{"queue-delete", oneOf(&d.QueueDelete, setWise())},
 		{"delivery-mode", oneOf(&d.Persist, map[string]bool{"as-sent": false, "persistent": true})},
+		{"on-unavailable", oneOf(&d.OnUnavailable, map[string]shard.OnUnavailable{"spill": shard.Spill, "wait": shard.Wait, "reject": shard.Reject})},
+		{"hash-among", oneOf(&d.HashLocal, map[string]bool{"all": false, "local": true})},
+		{"publish-as", text(&d.PublishAs.User, nonEmpty)},
+		{"publish-password", password(&d.PublishAs.Password)},
+		{"publish-password-file", passwordFile(&d.PublishAs.Password)},
 		{"retry-nacked", oneOf(&d.RetryNacked, map[string]bool{"false": false, "true": true})},
 	}...)
 }

@@ -92,17 +92,23 @@ func readPassword(path string) (string, error) {
 // credentials checks that a name and its password stand together: a password
 // belongs to the name that it was written beside, whatever other levels say.
 func credentials(r *reader, _ value, in seen) {
-	user, hasUser := in["local-username"]
-	inline, hasInline := in["local-password"]
-	file, hasFile := in["local-password-file"]
+	paired(r, in, "local-username", "local-password")
+	paired(r, in, "publish-as", "publish-password")
+}
+
+func paired(r *reader, in seen, name, password string) {
+	file := password + "-file"
+	atName, hasName := in[name]
+	atInline, hasInline := in[password]
+	atFile, hasFile := in[file]
 	switch {
 	case hasInline && hasFile:
-		r.failKey(file, "local-password-file and local-password can't both be set")
-	case hasInline && !hasUser:
-		r.failKey(inline, "local-password needs a local-username beside it")
-	case hasFile && !hasUser:
-		r.failKey(file, "local-password-file needs a local-username beside it")
-	case hasUser && !hasInline && !hasFile:
-		r.failKey(user, "local-username needs a local-password or local-password-file beside it")
+		r.failKey(atFile, "%s and %s can't both be set", file, password)
+	case hasInline && !hasName:
+		r.failKey(atInline, "%s needs a %s beside it", password, name)
+	case hasFile && !hasName:
+		r.failKey(atFile, "%s needs a %s beside it", file, name)
+	case hasName && !hasInline && !hasFile:
+		r.failKey(atName, "%s needs a %s or %s beside it", name, password, file)
 	}
 }

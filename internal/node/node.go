@@ -62,6 +62,7 @@ type Node struct {
 	quorum    map[shard.Queue]*leader          // of quorum shards whose nodes do not serve
 	members   map[string]member
 	condition Condition
+	clustered string          // the cluster of this node's broker; "" while it has not told
 	dead      map[string]bool // nodes that are silent and whose broker is down too
 }
 
@@ -119,7 +120,7 @@ func (n *Node) Stop() {
 }
 
 func (n *Node) tellCondition() {
-	n.set(nodeKey(n.cfg.Name), nodeFact{ID: n.cfg.ID, Condition: n.condition, Broker: n.cfg.Broker, Version: n.cfg.Version})
+	n.set(nodeKey(n.cfg.Name), nodeFact{ID: n.cfg.ID, Condition: n.condition, Broker: n.cfg.Broker, Cluster: n.clustered, Version: n.cfg.Version})
 }
 
 // keepWord says again what holds for this node when the others had remembered
@@ -241,7 +242,13 @@ func (n *Node) publish(places map[shard.Name]placement) {
 	for name := range n.changes {
 		others[name] = shard.Unknown
 	}
-	n.snapshot.Store(shard.NewSnapshot(n.cfg.Name, n.cfg.Rules, tables, others, queues))
+	brokers := make(map[string]shard.Broker, len(n.members))
+	for node, m := range n.members {
+		if node != n.cfg.Name && m.broker != "" {
+			brokers[node] = m.reached(n.members[n.cfg.Name])
+		}
+	}
+	n.snapshot.Store(shard.NewSnapshot(n.cfg.Name, n.cfg.Rules, tables, others, queues, brokers))
 	close(n.news)
 	n.news = make(chan struct{})
 }

@@ -21,8 +21,11 @@ func (se *session) fault(from *side, err error, out *intercept.Out) {
 	if !errors.As(err, &ce) || se.core == nil {
 		return // before connection.open RabbitMQ says nothing to broken frames
 	}
+	if from.link >= 0 { // its reader tells the core
+		return
+	}
 	if from == se.home {
-		se.core.LinkDown(&frame.ConnError{Code: frame.ConnectionForced, Text: "the broker sent a broken frame: " + ce.Text}, out)
+		se.core.HomeDown(&frame.ConnError{Code: frame.ConnectionForced, Text: "the broker sent a broken frame: " + ce.Text}, out)
 		return
 	}
 	se.core.Fault(ce, out)
@@ -34,6 +37,7 @@ func (se *session) ended(from *side, err error) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	from.gone = true
+	se.partLinks()
 	se.room.Broadcast()
 	if err != nil {
 		se.noteEnd(from, err)
@@ -44,8 +48,8 @@ func (se *session) ended(from *side, err error) {
 	}
 	var out intercept.Out
 	if from == se.home && se.core != nil {
-		se.core.LinkDown(&frame.ConnError{Code: frame.ConnectionForced, Text: "the connection to the broker was lost"}, &out)
-		se.commit(&out, nil)
+		se.core.HomeDown(&frame.ConnError{Code: frame.ConnectionForced, Text: "the connection to the broker was lost"}, &out)
+		se.commit(&out, nil, nil)
 		se.core.EndBatch()
 	}
 	other := se.other(from)
@@ -121,6 +125,11 @@ func (se *session) cutLocked(who, why string) {
 	if se.home != nil {
 		se.home.conn.Close()
 	}
+	for _, sd := range se.links {
+		if sd != nil {
+			sd.conn.Close()
+		}
+	}
 	se.end()
 	se.room.Broadcast()
 }
@@ -138,12 +147,13 @@ func (se *session) shut(why *frame.ConnError) {
 	}
 	var out intercept.Out
 	se.core.Shut(why, &out)
-	se.commit(&out, nil)
+	se.commit(&out, nil, nil)
 }
 
 // close ends what is left of the session, joins its goroutines and logs its end. The
 // last of its readers calls it.
 func (se *session) close() {
+	se.linkReaders.Wait()
 	se.cut("proxy", "ended")
 	se.errands.Wait()
 	var out intercept.Out

@@ -19,7 +19,7 @@ func (se *session) errand(e intercept.Errand) {
 	se.core.Use(se.server.node.Snapshot())
 	se.core.Answered(a, &out)
 	se.core.EndBatch()
-	se.commit(&out, nil)
+	se.commit(&out, nil, nil)
 	out.Reset()
 	if se.core.Broken() != nil { // by a frame that was held
 		se.client.conn.SetReadDeadline(time.Now().Add(lingerTime))

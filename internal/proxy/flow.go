@@ -9,28 +9,28 @@ import (
 	"amqproxy/shard"
 )
 
-func bytesFor(se *session, sd *side, out *intercept.Out) *intercept.Bytes {
-	if sd == se.client {
+func (se *session) bytesFor(sd *side, out *intercept.Out) *intercept.Bytes {
+	switch {
+	case sd == se.client:
 		return &out.Client
+	case sd.link >= 0:
+		return out.Link(sd.link)
 	}
 	return &out.Home
 }
 
-// commit puts what a batch made on its way, with the lock held. direct is the
-// side that this goroutine may write to itself: it is returned when it is to.
-func (se *session) commit(out *intercept.Out, direct *side) (writes *side) {
-	for _, to := range []*side{se.client, se.home} {
-		if to == nil {
-			continue
-		}
-		b := bytesFor(se, to, out)
+// commit puts what a batch of a side made on its way, with the lock held. What this
+// side's reader is to write itself is appended to writes; from is nil if there is none.
+func (se *session) commit(out *intercept.Out, from *side, writes []*side) []*side {
+	for to := range se.sides {
+		b := se.bytesFor(to, out)
 		if to == se.client {
 			se.bytes.toClient += uint64(b.Len())
 			se.server.totals.ToBytes.Add(uint64(b.Len()))
 		}
-		write, spawn := to.out.add(b, to == direct)
+		write, spawn := to.out.add(b, se.direct(from, to))
 		if write {
-			writes = to
+			writes = append(writes, to)
 		}
 		if spawn {
 			se.errands.Go(func() { se.drain(to) })
@@ -38,6 +38,12 @@ func (se *session) commit(out *intercept.Out, direct *side) (writes *side) {
 	}
 	for _, e := range out.Errands {
 		se.errands.Go(func() { se.errand(e) })
+	}
+	for _, d := range out.Dials {
+		se.errands.Go(func() { se.open(d) })
+	}
+	for _, i := range out.Drops {
+		se.dropLink(i)
 	}
 	se.giveBack(out)
 	if se.core != nil {
@@ -133,7 +139,16 @@ func (se *session) full(from *side) bool {
 	if len(se.client.out.pending) > highMark {
 		return true
 	}
-	return from == se.client && se.core != nil && (len(se.home.out.pending) > highMark || se.waiting() > heldMark)
+	if from != se.client || se.core == nil {
+		return false
+	}
+	for to := range se.sides {
+		n := len(to.out.pending)
+		if to != se.client && (n > highMark && !se.core.Spared(to.link) || n > hardMark) {
+			return true
+		}
+	}
+	return se.waiting() > heldMark
 }
 
 // waiting is how many octets of the client's frames wait for an errand or for

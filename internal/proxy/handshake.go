@@ -190,7 +190,10 @@ func (h *handshake) widen() {
 func (h *handshake) open() {
 	se := h.session
 	h.clientDone = true
-	cfg := intercept.Config{VHost: h.vhost, FrameMax: int(h.frameMax), ChannelMax: h.channels, HearsCancel: h.hearsEnd, Seed: seed()}
+	limits := &se.server.cfg
+	cfg := intercept.Config{VHost: h.vhost, FrameMax: int(h.frameMax), ChannelMax: h.channels, HearsCancel: h.hearsEnd, Seed: seed(),
+		KnowsLogin: h.login.User != "", MaxLinks: limits.LinksEach, StallTimeout: limits.StallTimeout,
+		ConfirmTimeout: limits.ConfirmTimeout, WaitTimeout: limits.WaitTimeout}
 	se.core = intercept.New(cfg, se.server.node.Snapshot(), &se.server.totals.Messages)
 }
 

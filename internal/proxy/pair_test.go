@@ -24,6 +24,7 @@ type testNode struct {
 	tables               map[shard.Name]*shard.Table
 	others               map[shard.Name]shard.Verdict
 	snap                 *shard.Snapshot
+	brokers              map[string]shard.Broker
 	seats, held, changes int
 	slow                 time.Duration // how long Learn takes
 }
@@ -48,7 +49,7 @@ const testQueue = "stream: shard.a - n1 - 0"
 
 func (n *testNode) news() {
 	n.snap = shard.NewSnapshot("n1", n.rules, n.tables, maps.Clone(n.others),
-		map[shard.Queue]shard.Standing{{VHost: "/", Name: testQueue}: shard.InUse})
+		map[shard.Queue]shard.Standing{{VHost: "/", Name: testQueue}: shard.InUse}, n.brokers)
 }
 
 func (n *testNode) Snapshot() *shard.Snapshot {

@@ -26,6 +26,12 @@ type Config struct {
 	MaxPerAddress    int    // connections from one address; 0 is no limit
 	ConnectionRate   int    // connections a second that are accepted, the others wait; 0 is no limit
 	FrameMax         uint32 // the most that client and broker may agree on
+
+	StallTimeout   time.Duration // for a broker that confirms nothing, or that does not answer a new link
+	ConfirmTimeout time.Duration // for the confirm of a publish to a stream
+	WaitTimeout    time.Duration // for a publish that waits for its shard
+	LinksEach      int           // links to other brokers that a session may have
+	MaxLinks       int           // that all may have; 0 is no limit
 }
 
 // Node is what sessions ask of their node. Errors of type *shard.Refused are
@@ -60,6 +66,7 @@ type Totals struct {
 	Refused   atomic.Uint64 // connections over a limit
 	FromBytes atomic.Uint64 // from clients
 	ToBytes   atomic.Uint64 // to clients
+	Links     atomic.Int64  // to other brokers, now
 }
 
 // Server accepts clients and runs their sessions.

@@ -16,13 +16,15 @@ const (
 	// highMark is how much may wait for a side that is slow to take it before
 	// the other is not read any more.
 	highMark = 256 << 10
+	// hardMark is the same for one that new publishes avoid: others are still served.
+	hardMark = 4 << 20
 	// heldMark is the same for frames that wait for an errand.
 	heldMark = 64 << 10
 	// lingerTime is how long a peer has to end its side when we have ended ours.
 	lingerTime = 3 * time.Second
 )
 
-// session is one client connection and its home link.
+// session is one client connection, its home link, and its links to other brokers.
 type session struct {
 	server  *Server
 	started time.Time
@@ -31,7 +33,10 @@ type session struct {
 	end     context.CancelFunc
 
 	client *side
-	home   *side // nil until it is dialled
+	home   *side   // nil until it is dialled
+	links  []*side // to other brokers, by the core's index; nil where there is none
+
+	linkReaders sync.WaitGroup
 
 	done      func()
 	mu        sync.Mutex
@@ -40,6 +45,7 @@ type session struct {
 	handshake handshake
 	core      *intercept.Conn // nil before connection.open
 	over      bool            // both sides were cut
+	parting   bool            // the links are being closed, and no more are opened
 	endedBy   string          // who ended it first
 	why       string
 	bytes     struct{ fromClient, toClient uint64 }
@@ -204,6 +210,12 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 		if f, err = from.reader.Next(); f == nil {
 			break
 		}
+		if from.link >= 0 {
+			if done, err = se.fromLink(from, f, out); done {
+				break
+			}
+			continue
+		}
 		err = se.step(from, f, out)
 	}
 	if se.core != nil {
@@ -221,23 +233,30 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 		se.fault(from, err, out)
 	}
 	from.open = se.handshake.homeDone
-	writes := se.commit(out, se.other(from))
+	several := len(se.links) > 0
+	var room [4]*side
+	writes := se.commit(out, from, room[:0])
 	se.mu.Unlock()
 
-	if writes != nil {
-		se.write(writes, bytesFor(se, writes, out).Spans())
+	for _, to := range writes {
+		spans := se.bytesFor(to, out).Spans()
+		if several && to != se.client {
+			se.push(to, spans)
+		} else {
+			se.write(to, spans)
+		}
 	}
-	if err == nil {
+	if err == nil && !done {
 		err = se.wait(from)
 	}
-	return out.Done, err
+	return out.Done || done, err
 }
 
 // messages takes whole messages of a side at once, as far as they are plain, and
 // tells how many octets they had.
 func (se *session) messages(from *side, out *intercept.Out) int {
 	switch {
-	case !se.handshake.homeDone || se.core == nil:
+	case !se.handshake.homeDone || se.core == nil || from.link >= 0:
 		return 0
 	case from == se.client:
 		return se.core.RunFromClient(from.reader.Pending(), out)
@@ -261,11 +280,30 @@ func (se *session) step(from *side, f frame.Frame, out *intercept.Out) error {
 	return se.core.FromHome(f, out)
 }
 
+// other is whom a side has to do with: the client, or the client's broker.
 func (se *session) other(sd *side) *side {
 	if sd == se.client {
 		return se.home
 	}
 	return se.client
+}
+
+// direct tells whether the reader of one side writes to another itself.
+func (se *session) direct(from, to *side) bool {
+	return from != nil && (from == se.client) != (to == se.client)
+}
+
+// sides calls yield with the client, the home link and the others, as far as they are
+// there, with the lock held.
+func (se *session) sides(yield func(*side) bool) {
+	if !yield(se.client) || se.home != nil && !yield(se.home) {
+		return
+	}
+	for _, sd := range se.links {
+		if sd != nil && !yield(sd) {
+			return
+		}
+	}
 }
 
 // seed gives every session other random choices.

@@ -30,7 +30,8 @@ func (b *readBuffers) Put(buf []byte) {
 
 // side is one of the two sockets of a session.
 type side struct {
-	name string // "client" or "broker"
+	name string // "client", "broker", or for a publish link the node's
+	link int    // the core's index of a publish link; -1 for the others
 	conn net.Conn
 
 	// Owned by the goroutine that reads this side.
@@ -39,7 +40,14 @@ type side struct {
 	take   func(fd uintptr) bool // made once: a new closure a read would be an allocation
 	n      int
 	err    error
-	open   bool // the session was open at its last batch
+
+	// Owned by its writer.
+	put     func(fd uintptr) bool
+	putting []byte
+	putErr  error
+
+	// Owned by the goroutine that reads this side.
+	open bool // the session was open at its last batch
 
 	// Guarded by the session's lock.
 	out      outbox
@@ -47,6 +55,7 @@ type side struct {
 	paused   bool // we don't read it, so its silence is our doing
 	heard    bool // something was read since the last tick
 	quietFor int  // ticks since something was read
+	closing  bool // a publish link that is being closed: nothing more of it counts
 }
 
 // outbox is what waits to be written to a side. Guarded by the session's lock.
@@ -60,7 +69,7 @@ type outbox struct {
 }
 
 func newSide(name string, conn net.Conn) (*side, error) {
-	sd := &side{name: name, conn: conn, reader: frame.NewReader(buffers, frame.PreTuneMax)}
+	sd := &side{name: name, link: -1, conn: conn, reader: frame.NewReader(buffers, frame.PreTuneMax)}
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return sd, nil
@@ -70,7 +79,7 @@ func newSide(name string, conn net.Conn) (*side, error) {
 		return nil, err
 	}
 	sd.raw = raw
-	sd.take = sd.takeReady
+	sd.take, sd.put = sd.takeReady, sd.putReady
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		err = tcp.SetNoDelay(true)
 	}
@@ -109,6 +118,53 @@ func (sd *side) takeReady(fd uintptr) bool {
 		}
 		return true
 	}
+}
+
+// tryWrite writes what the socket takes at once, and gives the rest, copied.
+func (sd *side) tryWrite(spans net.Buffers) (rest []byte, err error) {
+	if sd.raw == nil {
+		for _, s := range spans {
+			rest = append(rest, s...)
+		}
+		return rest, nil
+	}
+	for i, s := range spans {
+		sd.putting, sd.putErr = s, nil
+		if err := sd.raw.Write(sd.put); err != nil {
+			return nil, err
+		}
+		if sd.putErr != nil {
+			return nil, sd.putErr
+		}
+		if len(sd.putting) > 0 {
+			rest = append(rest, sd.putting...)
+			for _, s := range spans[i+1:] {
+				rest = append(rest, s...)
+			}
+			break
+		}
+	}
+	sd.putting = nil
+	return rest, nil
+}
+
+// putReady writes what the socket takes; it never waits.
+func (sd *side) putReady(fd uintptr) bool {
+	for len(sd.putting) > 0 {
+		n, err := syscall.Write(int(fd), sd.putting)
+		switch err {
+		case syscall.EINTR:
+			continue
+		case nil:
+			sd.putting = sd.putting[n:]
+			continue
+		case syscall.EAGAIN:
+		default:
+			sd.putErr = err
+		}
+		return true
+	}
+	return true
 }
 
 // discard reads and drops what still comes, for at most a while.

@@ -17,15 +17,25 @@ func (se *session) tick(now time.Time) {
 	}
 	var out intercept.Out
 	se.core.Use(se.server.node.Snapshot())
+	for sd := range se.sides {
+		if sd != se.client {
+			se.core.Stuck(sd.link, sd.out.stalled > 1)
+		}
+	}
 	se.core.Tick(now, &out)
 	se.core.EndBatch()
-	se.commit(&out, nil)
-	beat := se.handshake.heartbeat
-	for _, sd := range []*side{se.client, se.home} {
+	se.commit(&out, nil, nil)
+	for sd := range se.sides {
 		if se.other(sd).out.stalled > 0 {
 			sd.heard = true // its reader may be the one that writes, and can't hear it
 		}
-		why := sd.lapse(beat)
+		why := sd.lapse(se.beatOf(sd))
+		if sd.link >= 0 {
+			if why != "" { // its reader tells the core
+				sd.conn.Close()
+			}
+			continue
+		}
 		// A broker that is blocked by an alarm may not read for any time, and says
 		// so to some clients only: its heartbeats tell whether it lives.
 		if timeout := se.server.cfg.WriteTimeout; sd == se.client && sd.out.lasts() > timeout {
@@ -36,11 +46,19 @@ func (se *session) tick(now time.Time) {
 			return
 		}
 	}
-	for _, sd := range []*side{se.client, se.home} {
-		if sd.needsHeartbeat(beat) {
+	for sd := range se.sides {
+		if sd.needsHeartbeat(se.beatOf(sd)) {
 			se.send(sd, frame.Heartbeat)
 		}
 	}
+}
+
+// beatOf is the heartbeat interval that was agreed on with a side, in seconds.
+func (se *session) beatOf(sd *side) uint16 {
+	if sd.link >= 0 {
+		return linkBeat
+	}
+	return se.handshake.heartbeat
 }
 
 // lapse counts a tick of silence and of a write that lasts; it says why the side

@@ -1,0 +1,148 @@
+package intercept
+
+import (
+	"time"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// A publish whose shard's broker can't be had goes by the definition's on-unavailable: to
+// the next shard, or it waits here for a while, or it is refused.
+
+// parked is a message that waits for its shard.
+type parked struct {
+	again
+	until time.Time // zero until the next tick
+}
+
+// choose picks the shard for a publish and the leg that it goes by. If there is none now,
+// the message is to be parked.
+func (c *Conn) choose(ch *channel, t *shard.Table, hash uint64, out *Out) (i int, g *leg, w way, why string) {
+	if len(ch.parked) > 0 {
+		c.unpark(ch, out) // nothing may overtake what has its key
+	}
+	i = t.Pick(hash)
+	g, w, why = c.way(ch, t, i, out)
+	if w != wayNone || t.Settings.OnUnavailable != shard.Spill {
+		return i, g, w, why
+	}
+	next := t.PickBut(hash, func(i int) bool {
+		_, w, _ := c.way(ch, t, i, out)
+		return w == wayNone || w == wayRefused
+	})
+	if next < 0 {
+		return i, nil, w, why
+	}
+	g, w, why = c.way(ch, t, next, out)
+	return next, g, w, why
+}
+
+// keepPublish begins to take in a message that has no way now.
+func (c *Conn) keepPublish(ch *channel, header frame.Frame) {
+	p := &ch.publish
+	a := p.method.Args()
+	a.Short()
+	a.ShortStr()
+	e := entry{key: shard.KeyHash(a.ShortStr())}
+	if a.Octet()&mandatory != 0 {
+		e.flags = entryMandatory
+	}
+	if ch.confirms.on {
+		c.needsLedger(ch)
+		ch.ledger.tags.sent++
+		e.tag = ch.ledger.tags.sent
+	}
+	p.state, p.kept = pubKeep, again{entry: e, waits: true}
+	if h, ok := frame.ParseHeader(header); ok && h.BodySize <= maxMessage {
+		c.makeRoom(ch, int(h.BodySize))
+		p.kept.copied, _ = c.copyOf(ch, header, int(h.BodySize))
+	}
+	p.content.next(header)
+}
+
+// makeRoom gives up the oldest that wait on the channel until there is room for one of
+// this size.
+func (c *Conn) makeRoom(ch *channel, size int) {
+	for len(ch.parked) > 0 && c.copies.size+size > maxCopied {
+		ch.evicted = append(ch.evicted, ch.parked[0].again)
+		ch.parked = ch.parked[1:]
+		c.parked--
+		size -= ch.evicted[len(ch.evicted)-1].size
+	}
+}
+
+// keptBody takes a body frame of it.
+func (c *Conn) keptBody(ch *channel, f frame.Frame, out *Out) {
+	p := &ch.publish
+	if p.kept.frames != nil {
+		c.copies.add(&p.kept.copied, f)
+	}
+	p.content.next(f)
+	if !p.content.busy() {
+		c.keptWhole(ch, out)
+	}
+}
+
+// keptWhole deals with it when it is here.
+func (c *Conn) keptWhole(ch *channel, out *Out) {
+	p := &ch.publish
+	m, wait := p.kept, p.table.Settings.OnUnavailable == shard.Wait && p.kept.frames != nil
+	p.method, p.table, p.state, p.kept = nil, nil, pubNone, again{}
+	for _, old := range ch.evicted {
+		c.giveUp(ch, old, out)
+	}
+	ch.evicted = nil
+	if wait {
+		c.park(ch, m)
+	} else {
+		c.giveUp(ch, m, out)
+	}
+	c.sendAgain(ch, out)
+}
+
+func (c *Conn) park(ch *channel, m again) {
+	c.parked++
+	ch.parked = append(ch.parked, parked{again: m})
+}
+
+// unpark sends what waits as far as it has a way now, in order. Nothing may come between
+// the frames of a message.
+func (c *Conn) unpark(ch *channel, out *Out) {
+	if len(ch.parked) == 0 || ch.publish.state == pubPass || ch.state != chOpen && !ch.waitsToClose() {
+		return
+	}
+	waiting := ch.parked
+	ch.parked = nil
+	for _, m := range waiting {
+		c.parked--
+		switch sent, later := c.sendOne(ch, m.again, out); {
+		case sent:
+		case later && (m.until.IsZero() || c.now.Before(m.until)):
+			ch.parked = append(ch.parked, m)
+			c.parked++
+		default:
+			c.giveUp(ch, m.again, out)
+		}
+	}
+}
+
+// tickParked begins the time of what waits, and ends that of what has waited too long.
+func (c *Conn) tickParked(ch *channel, out *Out) {
+	for i := range ch.parked {
+		if m := &ch.parked[i]; m.until.IsZero() {
+			m.until = c.now.Add(c.cfg.WaitTimeout)
+		}
+	}
+	c.unpark(ch, out)
+}
+
+// dropParked lets go what waits on a channel that is no more.
+func (c *Conn) dropParked(ch *channel) {
+	c.parked -= len(ch.parked)
+	for i := range ch.parked {
+		c.copies.end(&ch.parked[i].copied)
+	}
+	c.copies.end(&ch.publish.kept.copied)
+	ch.parked = nil
+}
