@@ -70,6 +70,24 @@ func (k *Keeper) Make(ctx context.Context, name shard.Name, queues []string, arg
 	return differences, err
 }
 
+// Remove deletes the exchange of a stream, and leaves one alone that is none.
+func (k *Keeper) Remove(ctx context.Context, name shard.Name, login shard.Login) error {
+	return k.with(ctx, name.VHost, login, func(s *session) error {
+		ch, err := s.channel()
+		if err != nil {
+			return err
+		}
+		err = ch.ExchangeDeclare(name.Stream, "direct", true, false, false, false, nil)
+		if isCode(err, amqp.PreconditionFailed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return ch.ExchangeDelete(name.Stream, false, false)
+	})
+}
+
 // Heal makes and binds shards again that are gone, and tells which were. Where
 // all is well it costs two questions a shard. A missing exchange is a refusal.
 func (k *Keeper) Heal(ctx context.Context, name shard.Name, queues []string, arguments map[string]any, login shard.Login) (made []string, err error) {

@@ -81,6 +81,11 @@ func (n *Node) hold(name shard.Name, c *change, deleting bool) bool {
 func (n *Node) Abandon(name shard.Name) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.release(name)
+}
+
+// release ends a hold on a name. n.mu is held.
+func (n *Node) release(name shard.Name) {
 	c := n.changes[name]
 	if c == nil {
 		return

@@ -64,6 +64,9 @@ type Node struct {
 	condition Condition
 	clustered string          // the cluster of this node's broker; "" while it has not told
 	dead      map[string]bool // nodes that are silent and whose broker is down too
+	removals  map[shard.Name]*removal
+	far       map[string]*keeper.Keeper // for brokers that are in no cluster with ours, by address
+	running   context.Context           // of Run; nil before
 }
 
 // New makes a Node. It knows what cluster knows.
@@ -78,6 +81,8 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		holds:     map[shard.Queue]int{},
 		quorum:    map[shard.Queue]*leader{},
 		dead:      map[string]bool{},
+		removals:  map[shard.Name]*removal{},
+		far:       map[string]*keeper.Keeper{},
 		silent:    map[string]int{},
 		condition: Starting,
 	}
@@ -147,6 +152,9 @@ func (n *Node) set(key string, value any) {
 // Run follows what is said and what time changes, until ctx is done.
 func (n *Node) Run(ctx context.Context) {
 	defer n.working.Wait()
+	n.mu.Lock()
+	n.running = ctx
+	n.mu.Unlock()
 	n.working.Go(func() { n.watchBrokers(ctx) })
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
@@ -166,6 +174,9 @@ func (n *Node) Run(ctx context.Context) {
 		}
 		for _, s := range n.due(time.Now()) {
 			n.working.Go(func() { n.work(ctx, s) })
+		}
+		for name, r := range n.dueRemovals(time.Now()) {
+			n.working.Go(func() { n.remove(ctx, name, r) })
 		}
 	}
 }
@@ -187,6 +198,9 @@ func (n *Node) reconcile() {
 			delete(n.streams, name)
 			n.withdraw(name)
 			s.gone = true
+			if s.state != Ended && n.deletedApart(st, name) {
+				n.removes(s)
+			}
 		}
 	}
 	for name, p := range places {
@@ -203,6 +217,10 @@ func (n *Node) follow(name shard.Name, p placement) {
 		s = n.newStream(name)
 		n.streams[name] = s
 		delete(n.none, name)
+		if r := n.removals[name]; r != nil {
+			s.making = r.making
+			n.spares(name)
+		}
 	}
 	if s.fact.Born != "" && s.fact != p.fact && (s.fact.Born != p.fact.Born || s.fact.Destroyed) {
 		s.state, s.dueAt = Making, time.Time{}

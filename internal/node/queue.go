@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -116,10 +117,16 @@ func (n *Node) Count(ctx context.Context, name shard.Name, login shard.Login) (m
 	if login.User == "" { // a mechanism that can't be used again; sums are no secret to who is let in
 		login = s.settings.Local
 	}
-	counts, err := n.keeper.Count(ctx, name.VHost, n.everywhere(s), login)
-	for _, c := range counts {
-		messages += c.Messages
-		consumers += c.Consumers
+	for k, queues := range n.parts(s) {
+		counts, failed := k.Count(ctx, name.VHost, queues, login)
+		if failed != nil && k != n.keeper && !errors.As(failed, new(*shard.Refused)) {
+			continue // like a node of a cluster that is down
+		}
+		err = errors.Join(err, failed)
+		for _, c := range counts {
+			messages += c.Messages
+			consumers += c.Consumers
+		}
 	}
 	return messages, consumers, err
 }
@@ -139,7 +146,12 @@ func (n *Node) Purge(ctx context.Context, name shard.Name, login shard.Login) (m
 	}
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
-	return n.keeper.Purge(ctx, name.VHost, n.everywhere(s), login)
+	for k, queues := range n.parts(s) {
+		purged, failed := k.Purge(ctx, name.VHost, queues, login)
+		messages += purged
+		err = errors.Join(err, failed)
+	}
+	return messages, err
 }
 
 // Destroy deletes all shards, as login, unless any has consumers (ifUnused) or
@@ -164,13 +176,17 @@ func (n *Node) Destroy(ctx context.Context, name shard.Name, login shard.Login, 
 	}
 	ctx, cancel := n.errand(ctx)
 	defer cancel()
-	queues := n.everywhere(s)
+	parts := n.parts(s)
 	unlock, err := s.lock(ctx) // a healer must not make again what is deleted here
 	if err != nil {
 		return 0, err
 	}
 	defer unlock()
-	messages, err = n.keeper.Delete(ctx, name.VHost, queues, login)
+	for k, queues := range parts {
+		deleted, failed := k.Delete(ctx, name.VHost, queues, login)
+		messages += deleted
+		err = errors.Join(err, failed)
+	}
 	if err != nil {
 		return messages, err
 	}
@@ -183,23 +199,4 @@ func (n *Node) Destroy(ctx context.Context, name shard.Name, login shard.Login, 
 	n.save()
 	n.log.Info("the stream's shards were deleted by a client", zap.String("stream", name.Stream), zap.String("vhost", name.VHost))
 	return messages, nil
-}
-
-// everywhere are the shards of all nodes, retired ones among them, by name.
-func (n *Node) everywhere(s *stream) []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var all []string
-	for _, shards := range s.place.shards {
-		for _, sh := range shards {
-			all = append(all, sh.Queue)
-		}
-	}
-	for _, retired := range s.place.retired {
-		for _, r := range retired {
-			all = append(all, r.Queue)
-		}
-	}
-	slices.Sort(all)
-	return all
 }

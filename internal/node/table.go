@@ -14,6 +14,7 @@ import (
 // member is one node as this one sees it.
 type member struct {
 	node      string
+	id        string // the proxy's gossip identity
 	condition Condition
 	presence  membership.Presence
 	since     time.Time
@@ -67,7 +68,7 @@ func membersOf(st *membership.State, began time.Time) map[string]member {
 		if len(key) > 5 && key[:5] == "node/" {
 			if f, ok := read[nodeFact](st, key); ok {
 				name := key[5:]
-				all[name] = member{node: name, condition: f.Condition, presence: membership.Lost, since: began, broker: f.Broker, clustered: f.Cluster, version: f.Version}
+				all[name] = member{node: name, id: f.ID, condition: f.Condition, presence: membership.Lost, since: began, broker: f.Broker, clustered: f.Cluster, version: f.Version}
 			}
 		}
 	}
