@@ -13,10 +13,13 @@ import (
 )
 
 // embeddedStart runs the embedded broker.
-func embeddedStart(t *testing.T) *fakebroker.Server {
+func embeddedStart(t *testing.T, set ...func(*fakebroker.Server)) *fakebroker.Server {
 	t.Helper()
 	s, err := fakebroker.Listen("127.0.0.1:0")
 	sessionMust(t, err)
+	for _, set := range set {
+		set(s)
+	}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := s.Serve(); err != nil {

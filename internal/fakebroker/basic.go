@@ -48,7 +48,11 @@ func (ch *channel) consume(a *frame.Args) error {
 	}
 	k := &consumer{channel: ch, queue: q, tag: tag, noAck: noAck, prefetch: ch.each, credit: -1}
 	if f, found, _ := args.Find("x-priority"); found {
-		k.priority, _ = f.Int()
+		n, isInt := f.Int()
+		if !isInt {
+			return refuse(frame.PreconditionFailed, "invalid arg 'x-priority' for %s: %s", q, noInteger(f))
+		}
+		k.priority = n
 	}
 	if f, found, _ := args.Find("x-credit"); found {
 		credit, _, _ := frame.Table(f.Value).Find("credit")
@@ -87,9 +91,6 @@ func (ch *channel) get(a *frame.Args) error {
 	q, err := ch.queue(name)
 	if err != nil {
 		return err
-	}
-	if q.alone != nil {
-		return refuse(frame.AccessRefused, "%s in exclusive use", q)
 	}
 	q.use(time.Now())
 	if q.ready.len() == 0 {

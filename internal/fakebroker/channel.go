@@ -28,7 +28,7 @@ type channel struct {
 
 func (c *conn) openChannel(n uint16) error {
 	if len(c.channels) >= c.channelMax {
-		return &frame.ConnError{Code: frame.NotAllowed, Method: frame.ChannelOpen, Text: fmt.Sprintf(
+		return &frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf(
 			"number of channels opened (%d) has reached the negotiated channel_max (%d)", len(c.channels), c.channelMax)}
 	}
 	ch := &channel{conn: c, number: n, consumers: map[string]*consumer{}}
@@ -125,7 +125,7 @@ func (ch *channel) take(f frame.Frame) error {
 	a := f.Args()
 	err := do(ch, &a)
 	if !a.OK() {
-		return &frame.ConnError{Code: frame.FrameError, Text: "malformed arguments", Method: m}
+		return &frame.ConnError{Code: frame.FrameError, Text: "cannot decode " + erlang(f.Payload()[4:]), Method: m}
 	}
 	var hard *frame.ConnError
 	if errors.As(err, &hard) && hard.Method == 0 {

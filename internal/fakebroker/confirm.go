@@ -67,7 +67,8 @@ func (ch *channel) pay() {
 		for n < len(owed) && owed[n].acked == owed[0].acked && len(ch.waiting) == 0 {
 			n++
 		}
-		ch.sendConfirm(owed[n-1], n > 1)
+		// Like RabbitMQ, which has nacked alone only what has a neighbour.
+		ch.sendConfirm(owed[n-1], n > 1 || !owed[0].acked && len(ch.waiting) == 0)
 		owed = owed[n:]
 	}
 }
@@ -93,5 +94,5 @@ func (ch *channel) sendConfirm(s settle, several bool) {
 		ch.answer(frame.BasicAck, func(b frame.Builder) frame.Builder { return b.LongLong(s.number).Bit(several) })
 		return
 	}
-	ch.answer(frame.BasicNack, func(b frame.Builder) frame.Builder { return b.LongLong(s.number).Bit(several).Bit(false) })
+	ch.answer(frame.BasicNack, func(b frame.Builder) frame.Builder { return b.LongLong(s.number).Bit(several).Bit(true) })
 }

@@ -2,8 +2,10 @@ package fakebroker
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,7 +68,7 @@ func (c *conn) run() {
 		}
 	})
 	if c.greeted() {
-		for c.fill() == nil && c.batch() == nil && !c.ended {
+		for c.batch() == nil && !c.ended && c.fill() == nil {
 		}
 	}
 	c.locked(c.leave)
@@ -210,8 +212,12 @@ func (c *conn) frame(f frame.Frame) error {
 	case c.closing:
 		c.ended = n == 0 && f.Type() == frame.TypeMethod && f.Method() == frame.ConnectionCloseOk
 		return nil
+	case f.Type() == frame.TypeHeartbeat && n == 0 && len(f.Payload()) == 0:
+		return nil
 	case f.Type() == frame.TypeHeartbeat:
-		return heartbeat(f)
+		return &frame.ConnError{Code: frame.UnexpectedFrame, Text: octets(f)}
+	case f.Type() > frame.TypeBody:
+		return &frame.ConnError{Code: frame.FrameError, Text: octets(f) + ": unknown_frame"}
 	case c.next != 0:
 		return c.handshake(f)
 	case n == 0:
@@ -229,14 +235,14 @@ func (c *conn) frame(f frame.Frame) error {
 	return &frame.ConnError{Code: frame.ChannelErrorCode, Text: "expected 'channel.open'", Method: f.Method()}
 }
 
-func heartbeat(f frame.Frame) error {
-	switch {
-	case f.Channel() != 0:
-		return &frame.ConnError{Code: frame.UnexpectedFrame, Text: "heartbeat frame on a channel"}
-	case len(f.Payload()) > 0:
-		return &frame.ConnError{Code: frame.FrameError, Text: "heartbeat frame with a payload"}
-	}
-	return nil
+// octets is how RabbitMQ shows a frame that it does not understand.
+func octets(f frame.Frame) string {
+	return fmt.Sprintf("type %d, all octets = %s", f.Type(), erlang(f.Payload()))
+}
+
+// erlang writes octets as Erlang does: <<1,2>>.
+func erlang(b []byte) string {
+	return "<<" + strings.ReplaceAll(strings.Trim(fmt.Sprint(b), "[]"), " ", ",") + ">>"
 }
 
 // connection takes a frame on channel 0 of an open connection.
@@ -252,7 +258,7 @@ func (c *conn) connection(f frame.Frame) error {
 	case frame.ConnectionUpdateSecret:
 		c.out.add(func(dst []byte) []byte { return frame.Build(dst, 0, frame.ConnectionUpdateSecretOk).End() })
 	default:
-		return &frame.ConnError{Code: frame.CommandInvalid, Text: "unexpected method on channel 0", Method: f.Method()}
+		return &frame.ConnError{Code: frame.ChannelErrorCode, Text: "unexpected method in connection state running", Method: f.Method()}
 	}
 	return nil
 }

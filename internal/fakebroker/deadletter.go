@@ -3,6 +3,7 @@ package fakebroker
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"amqproxy/frame"
@@ -22,15 +23,15 @@ func (q *queue) deadLetter(m *message, reason string, now time.Time) {
 		dead.keys = []string{q.letterKey}
 		headers = without(headers, "CC")
 	}
-	first := len(deaths) == 0
+	if len(deaths) == 0 {
+		for name, value := range map[string]string{"reason": reason, "queue": q.name, "exchange": m.exchange} {
+			headers = without(headers, "x-first-death-"+name).AppendString("x-first-death-"+name, value)
+		}
+	}
 	deaths = addDeath(deaths, q.death(m, reason, p[expirationBit], now))
 	headers = headers.Append("x-death", frame.Field{Type: 'A', Value: writeDeaths(deaths)})
-	if _, found, _ := m.headers.Find("x-first-death-reason"); first && !found {
-		headers = headers.AppendString("x-first-death-reason", reason).
-			AppendString("x-first-death-queue", q.name).AppendString("x-first-death-exchange", m.exchange)
-	}
-	p[headersBit], p[expirationBit] = headers, nil
-	dead.headers, dead.properties = headers, p.append(nil)
+	p[headersBit], p[expirationBit] = sorted(headers), nil
+	dead.headers, dead.properties = p[headersBit], p.append(nil)
 	to := q.vhost.route(q.vhost.exchanges[q.letterTo], dead)
 	to = slices.DeleteFunc(to, func(t *queue) bool { return circles(deaths, t.name) })
 	q.vhost.store(to, dead, now)
@@ -43,16 +44,37 @@ func split(b []byte) properties {
 	return p
 }
 
+// sorted is a table with its entries in the order of their names.
+func sorted(t frame.Table) frame.Table {
+	type entry struct {
+		key string
+		frame.Field
+	}
+	var entries []entry
+	for {
+		key, f, rest, ok := t.Next()
+		if !ok {
+			break
+		}
+		entries, t = append(entries, entry{string(key), f}), rest
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
+	out := frame.Table{}
+	for _, e := range entries {
+		out = out.Append(e.key, e.Field)
+	}
+	return out
+}
+
 // death is an entry of the header x-death: so many times a message has left a queue for
 // a reason.
 type death struct {
 	queue, reason string
-	count         int64
-	rest          frame.Table // what else the entry says
+	entry         frame.Table
 }
 
 func (q *queue) death(m *message, reason string, expiration []byte, now time.Time) death {
-	rest := frame.Table{}.AppendString("reason", reason).AppendString("queue", q.name)
+	rest := withCount(nil, 1).AppendString("reason", reason).AppendString("queue", q.name)
 	rest = rest.Append("time", frame.Field{Type: 'T', Value: binary.BigEndian.AppendUint64(nil, uint64(now.Unix()))})
 	rest = rest.AppendString("exchange", m.exchange)
 	keys := frame.AppendItem(nil, frame.Field{Type: 'S', Value: []byte(m.keys[0])})
@@ -64,7 +86,7 @@ func (q *queue) death(m *message, reason string, expiration []byte, now time.Tim
 	if expiration != nil {
 		rest = rest.AppendString("original-expiration", string(expiration))
 	}
-	return death{q.name, reason, 1, rest}
+	return death{q.name, reason, rest}
 }
 
 // readDeaths reads the header, the last death first.
@@ -85,28 +107,34 @@ func readDeaths(headers frame.Table) (deaths []death) {
 		t := frame.Table(item.Value)
 		queue, _, _ := t.Find("queue")
 		reason, _, _ := t.Find("reason")
-		count, _, _ := t.Find("count")
-		n, _ := count.Int()
-		deaths = append(deaths, death{string(queue.Value), string(reason.Value), n, without(t, "count")})
+		deaths = append(deaths, death{string(queue.Value), string(reason.Value), t})
 	}
 }
 
-// addDeath counts a death, and puts its entry first.
+// addDeath counts a death, and puts its entry first. Like RabbitMQ it sorts the entry
+// then, if it is not the very first.
 func addDeath(deaths []death, d death) []death {
 	at := slices.IndexFunc(deaths, func(o death) bool { return o.queue == d.queue && o.reason == d.reason })
 	if at >= 0 {
 		d = deaths[at]
-		d.count++
+		count, _, _ := d.entry.Find("count")
+		n, _ := count.Int()
+		d.entry = withCount(without(d.entry, "count"), n+1)
 		deaths = slices.Delete(deaths, at, at+1)
+	}
+	if at >= 0 || len(deaths) > 0 {
+		d.entry = sorted(d.entry)
 	}
 	return slices.Insert(deaths, 0, d)
 }
 
+func withCount(t frame.Table, n int64) frame.Table {
+	return t.Append("count", frame.Field{Type: 'l', Value: binary.BigEndian.AppendUint64(nil, uint64(n))})
+}
+
 func writeDeaths(deaths []death) (array []byte) {
 	for _, d := range deaths {
-		count := frame.Field{Type: 'l', Value: binary.BigEndian.AppendUint64(nil, uint64(d.count))}
-		t := frame.Table{}.Append("count", count)
-		array = frame.AppendItem(array, frame.Field{Type: 'F', Value: append(t, d.rest...)})
+		array = frame.AppendItem(array, frame.Field{Type: 'F', Value: d.entry})
 	}
 	return array
 }

@@ -71,23 +71,6 @@ func (ch *channel) declareExchange(want *exchange, passive bool) error {
 	return nil
 }
 
-// sameAs refuses a declare that differs from what is there.
-func (x *exchange) sameAs(want *exchange) error {
-	called := x.vhost.called("exchange", x.name)
-	for _, err := range []error{
-		sameValue("type", called, x.kind, want.kind),
-		sameValue("durable", called, x.durable, want.durable),
-		sameValue("auto_delete", called, x.autoDelete, want.autoDelete),
-		sameValue("internal", called, x.internal, want.internal),
-		sameArg("alternate-exchange", called, x.args, want.args),
-	} {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (ch *channel) exchangeDelete(a *frame.Args) error {
 	a.Short()
 	name, ifUnused, nowait := string(a.ShortStr()), a.Bit(), a.Bit()
@@ -126,10 +109,12 @@ func (ch *channel) exchangeBind(a *frame.Args) error {
 
 func (ch *channel) exchangeUnbind(a *frame.Args) error {
 	b, nowait, err := ch.exchangeBinding(a)
-	if err != nil || !a.OK() {
+	if err != nil && !isMissing(err) || !a.OK() {
 		return err
 	}
-	b.unbind()
+	if err == nil {
+		b.unbind()
+	}
 	ch.ok(frame.ExchangeUnbindOk, nowait)
 	return nil
 }
@@ -160,8 +145,12 @@ func (b *binding) check() error {
 		}
 	case "headers":
 		f, found, _ := b.args.Find("x-match")
+		if found && f.Type != 'S' {
+			value, _ := f.Text()
+			return refuse(frame.PreconditionFailed, "Invalid x-match field type %s (value %s); expected longstr", typeNames[f.Type], value)
+		}
 		if found && !slices.Contains([]string{"all", "any", "all-with-x", "any-with-x"}, string(f.Value)) {
-			return refuse(frame.PreconditionFailed, "Invalid x-match field value %q; expected all, any, all-with-x, or any-with-x", f.Value)
+			return refuse(frame.PreconditionFailed, "Invalid x-match field value <<%q>>; expected all, any, all-with-x, or any-with-x", f.Value)
 		}
 	}
 	return nil

@@ -46,7 +46,7 @@ func (ch *channel) queueDeclare(a *frame.Args) error {
 
 func (ch *channel) declareQueue(want *queue, passive bool) (*queue, error) {
 	if passive {
-		return ch.queue(want.name)
+		return ch.conn.vhost.queue(want.name, ch.conn)
 	}
 	v, now := ch.conn.vhost, time.Now()
 	switch {
@@ -74,26 +74,6 @@ func (ch *channel) declareQueue(want *queue, passive bool) (*queue, error) {
 	return want, nil
 }
 
-// sameAs refuses a declare that differs from what is there.
-func (q *queue) sameAs(want *queue) error {
-	if q.owner != want.owner {
-		return q.locked()
-	}
-	called := q.String()
-	if err := sameValue("durable", called, q.durable, want.durable); err != nil {
-		return err
-	}
-	if err := sameValue("auto_delete", called, q.autoDelete, want.autoDelete); err != nil {
-		return err
-	}
-	for _, c := range checked {
-		if err := sameArg(c.name, called, q.args, want.args); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (ch *channel) queueBind(a *frame.Args) error {
 	a.Short()
 	b, nowait, err := ch.queueBinding(a, (*frame.Args).Bit)
@@ -111,10 +91,12 @@ func (ch *channel) queueBind(a *frame.Args) error {
 func (ch *channel) queueUnbind(a *frame.Args) error {
 	a.Short()
 	b, _, err := ch.queueBinding(a, func(*frame.Args) bool { return false })
-	if err != nil || !a.OK() {
+	if err != nil && !isMissing(err) || !a.OK() {
 		return err
 	}
-	b.unbind()
+	if err == nil {
+		b.unbind()
+	}
 	ch.ok(frame.QueueUnbindOk, false)
 	return nil
 }

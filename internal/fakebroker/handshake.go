@@ -30,7 +30,7 @@ func appendStart(dst []byte) []byte {
 	}
 	props := frame.Table{}.AppendTable("capabilities", caps).AppendString("product", "amqproxy fakebroker").
 		AppendString("version", "3.10.8").AppendString("platform", "Go").AppendString("cluster_name", "fakebroker")
-	return frame.Build(dst, 0, frame.ConnectionStart).Octet(0).Octet(9).Table(props).LongStr("AMQPLAIN PLAIN").LongStr("en_US").End()
+	return frame.Build(dst, 0, frame.ConnectionStart).Octet(0).Octet(9).Table(props).LongStr("PLAIN AMQPLAIN").LongStr("en_US").End()
 }
 
 // handshake takes a frame before the connection is open.
@@ -55,31 +55,39 @@ func (c *conn) startOk(a *frame.Args) error {
 		return errSilently
 	}
 	c.can = clientCapabilities(props)
-	var user, password []byte
-	switch mechanism {
-	case "PLAIN":
-		if parts := bytes.Split(response, []byte{0}); len(parts) == 3 {
-			user, password = parts[1], parts[2]
-		}
-	case "AMQPLAIN":
-		login, _, _ := frame.Table(response).Find("LOGIN")
-		pass, _, _ := frame.Table(response).Find("PASSWORD")
-		user, password = login.Value, pass.Value
-	default:
+	user, password, ok := credentials(mechanism, response)
+	if !ok {
 		return errSilently
 	}
-	if known, there := c.server.Users[string(user)]; !there || known != string(password) {
+	if known, there := c.server.Users[user]; !there || known != password {
 		if !c.can.refusal {
 			return errSilently
 		}
 		return &frame.ConnError{Code: frame.AccessRefused, Text: fmt.Sprintf(
 			"Login was refused using authentication mechanism %s. For details see the broker logfile.", mechanism)}
 	}
-	c.user, c.next = string(user), frame.ConnectionTuneOk
+	c.user, c.next = user, frame.ConnectionTuneOk
 	c.out.add(func(dst []byte) []byte {
 		return frame.Build(dst, 0, frame.ConnectionTune).Short(channelMax).Long(frameMax).Short(heartbeatSeconds).End()
 	})
 	return nil
+}
+
+// credentials reads a response; false if it is malformed or the mechanism is unknown.
+func credentials(mechanism string, response []byte) (user, password string, ok bool) {
+	switch mechanism {
+	case "PLAIN":
+		parts := bytes.Split(response, []byte{0})
+		if len(parts) != 3 {
+			return "", "", false
+		}
+		return string(parts[1]), string(parts[2]), true
+	case "AMQPLAIN":
+		login, named, _ := frame.Table(response).Find("LOGIN")
+		secret, given, _ := frame.Table(response).Find("PASSWORD")
+		return string(login.Value), string(secret.Value), named && given
+	}
+	return "", "", false
 }
 
 func clientCapabilities(props frame.Table) capabilities {

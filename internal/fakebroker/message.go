@@ -2,6 +2,7 @@ package fakebroker
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -97,9 +98,9 @@ func newMessage(exchange, key string, header frame.Frame, body []byte, user stri
 		return nil, refuse(frame.PreconditionFailed, "user_id property set to '%s' but authenticated user was '%s'", id, user)
 	}
 	if text := p[expirationBit]; text != nil {
-		ms, err := strconv.ParseUint(string(text), 10, 32)
-		if err != nil {
-			return nil, refuse(frame.PreconditionFailed, "invalid expiration {%s,%q}", "no_integer", text)
+		ms, fault := readExpiration(string(text))
+		if fault != "" {
+			return nil, refuse(frame.PreconditionFailed, "invalid expiration '%s': %s", text, fault)
 		}
 		m.expires, m.ttl = true, time.Duration(ms)*time.Millisecond
 	}
@@ -118,6 +119,27 @@ func newMessage(exchange, key string, header frame.Frame, body []byte, user stri
 	return m, nil
 }
 
+// readExpiration reads milliseconds as RabbitMQ does, which finds other words for each
+// fault.
+func readExpiration(text string) (ms int, fault string) {
+	digits := 0
+	for digits < len(text) && (text[digits] >= '0' && text[digits] <= '9' || digits == 0 && text[0] == '-') {
+		digits++
+	}
+	ms, err := strconv.Atoi(text[:digits])
+	switch {
+	case errors.Is(err, strconv.ErrRange), ms > maxMilliseconds:
+		return 0, "{value_too_large," + text + "}"
+	case err != nil:
+		return 0, "no_integer"
+	case digits < len(text):
+		return 0, fmt.Sprintf("{leftover_string,%q}", text[digits:])
+	case ms < 0:
+		return 0, "{value_negative," + text + "}"
+	}
+	return ms, ""
+}
+
 // addKeys adds the keys of a header that holds some.
 func (m *message) addKeys(headers frame.Table, name string) error {
 	list, found, _ := headers.Find(name)
@@ -125,17 +147,14 @@ func (m *message) addKeys(headers frame.Table, name string) error {
 		return nil
 	}
 	if list.Type != 'A' {
-		return refuse(frame.PreconditionFailed, "invalid message: {unacceptable_type_in_header,%q,...}", name)
+		return refuse(frame.PreconditionFailed, "invalid message: {unacceptable_type_in_header,%q,%s}", name, typeNames[list.Type])
 	}
 	for rest := list.Value; len(rest) > 0; {
 		item, after, ok := frame.NextItem(rest)
 		if !ok {
 			return &frame.ConnError{Code: frame.InternalError}
 		}
-		if item.Type != 'S' {
-			return refuse(frame.PreconditionFailed, "invalid message: {unacceptable_type_in_header,%q,...}", name)
-		}
-		if key := string(item.Value); !slices.Contains(m.keys, key) {
+		if key := string(item.Value); item.Type == 'S' && !slices.Contains(m.keys, key) {
 			m.keys = append(m.keys, key)
 		}
 		rest = after

@@ -3,11 +3,13 @@ package fakebroker
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"amqproxy/frame"
 )
+
+// maxMilliseconds is the longest time that a message or queue may live: ten years.
+const maxMilliseconds = 10 * 365 * 24 * 3600 * 1000
 
 // options are what a queue's arguments say.
 type options struct {
@@ -23,19 +25,21 @@ type options struct {
 	maxPriority         int
 }
 
-// checked are the arguments that a queue is compared by, in the order in which RabbitMQ
-// does, and what reads each into options. Others are ignored.
-var checked = []struct {
+// argument is one that a queue is compared by, and what reads it into options.
+type argument struct {
 	name string
 	read func(*options, frame.Field) (fault string)
-}{
+}
+
+// arguments are in the order in which RabbitMQ looks at them. Others are ignored.
+var arguments = []argument{
 	{"x-expires", func(o *options, f frame.Field) string {
-		n, fault := number(f, 1)
+		n, fault := number(f, 1, maxMilliseconds)
 		o.expires = time.Duration(n) * time.Millisecond
 		return fault
 	}},
 	{"x-message-ttl", func(o *options, f frame.Field) string {
-		n, fault := number(f, 0)
+		n, fault := number(f, 0, maxMilliseconds)
 		o.ttl = time.Duration(n) * time.Millisecond
 		return fault
 	}},
@@ -48,17 +52,24 @@ var checked = []struct {
 		return text(f)
 	}},
 	{"x-max-length", func(o *options, f frame.Field) (fault string) {
-		o.maxLength, fault = number(f, 0)
+		o.maxLength, fault = number(f, 0, 1<<62)
 		return fault
 	}},
 	{"x-max-length-bytes", func(o *options, f frame.Field) (fault string) {
-		o.maxBytes, fault = number(f, 0)
+		o.maxBytes, fault = number(f, 0, 1<<62)
+		return fault
+	}},
+	{"x-max-priority", func(o *options, f frame.Field) (fault string) {
+		o.maxPriority, fault = number(f, 0, 255)
 		return fault
 	}},
 	{"x-overflow", func(o *options, f frame.Field) string {
 		o.lettersRejected = string(f.Value) == "reject-publish-dlx"
 		o.rejects = o.lettersRejected || string(f.Value) == "reject-publish"
-		return oneOf(f, "drop-head", "reject-publish", "reject-publish-dlx")
+		return oneOf(f, "invalid_overflow", "drop-head", "reject-publish", "reject-publish-dlx")
+	}},
+	{"x-queue-mode", func(_ *options, f frame.Field) string {
+		return oneOf(f, fmt.Sprintf(`"unsupported queue mode '%s'"`, f.Value), "default", "lazy")
 	}},
 	{"x-single-active-consumer", func(o *options, f frame.Field) string {
 		if f.Type != 't' {
@@ -67,26 +78,50 @@ var checked = []struct {
 		o.single = f.Value[0] != 0
 		return ""
 	}},
-	{"x-max-priority", func(o *options, f frame.Field) (fault string) {
-		if o.maxPriority, fault = number(f, 0); fault == "" && o.maxPriority > 255 {
-			return fmt.Sprintf("{max_value_exceeded,%d}", o.maxPriority)
-		}
-		return fault
+	{"x-queue-type", func(_ *options, f frame.Field) string {
+		return oneOf(f, fmt.Sprintf(`"unsupported queue type '%s'"`, f.Value), "classic", "quorum", "stream")
 	}},
-	{"x-queue-mode", func(_ *options, f frame.Field) string { return oneOf(f, "default", "lazy") }},
-	{"x-queue-type", func(_ *options, f frame.Field) string { return text(f) }},
+	{"x-queue-master-locator", func(_ *options, f frame.Field) string { return text(f) }},
+}
+
+// foreign are the arguments that a type of queue does not take.
+var foreign = map[string][]string{
+	"classic": {"x-delivery-limit", "x-max-in-memory-length", "x-max-in-memory-bytes", "x-quorum-initial-group-size",
+		"x-queue-leader-locator", "x-max-age", "x-stream-max-segment-size-bytes", "x-initial-cluster-size"},
+	"quorum": {"x-max-priority", "x-queue-mode", "x-queue-master-locator"},
+}
+
+// queueType is what a queue's arguments say of its type.
+func queueType(args frame.Table) string {
+	f, found, _ := args.Find("x-queue-type")
+	if !found {
+		return "classic"
+	}
+	return string(f.Value)
 }
 
 // readOptions reads a queue's arguments.
 func readOptions(args frame.Table, called string) (options, error) {
 	o := options{ttl: -1, maxLength: -1, maxBytes: -1}
-	for _, c := range checked {
-		f, found, _ := args.Find(c.name)
+	kind := queueType(args)
+	if kind == "stream" {
+		return o, &frame.ConnError{Code: frame.NotImplemented, Text: "queues of type stream"}
+	}
+	if f, found, _ := args.Find("x-dead-letter-exchange"); found && f.Type != 'S' {
+		return o, refuse(frame.PreconditionFailed, "invalid type '%s' for arg 'x-dead-letter-exchange' in %s", typeNames[f.Type], called)
+	}
+	for _, name := range foreign[kind] {
+		if _, found, _ := args.Find(name); found {
+			return o, refuse(frame.PreconditionFailed, "invalid arg '%s' for %s of queue type rabbit_%s_queue", name, called, kind)
+		}
+	}
+	for _, a := range arguments {
+		f, found, _ := args.Find(a.name)
 		if !found {
 			continue
 		}
-		if fault := c.read(&o, f); fault != "" {
-			return o, refuse(frame.PreconditionFailed, "invalid arg '%s' for %s: %s", c.name, called, fault)
+		if fault := a.read(&o, f); fault != "" {
+			return o, refuse(frame.PreconditionFailed, "invalid arg '%s' for %s: %s", a.name, called, fault)
 		}
 	}
 	if o.letterWithKey && !o.letters {
@@ -95,18 +130,26 @@ func readOptions(args frame.Table, called string) (options, error) {
 	return o, nil
 }
 
-// number reads an integer that must be so large.
-func number(f frame.Field, least int64) (n int, fault string) {
+// number reads an integer within limits.
+func number(f frame.Field, least, most int64) (n int, fault string) {
 	v, ok := f.Int()
 	switch {
 	case !ok || f.Type == 'T':
-		return 0, unacceptable(f)
+		return 0, noInteger(f)
 	case v < 0:
 		return 0, fmt.Sprintf("{value_negative,%d}", v)
 	case v < least:
 		return 0, fmt.Sprintf("{value_zero,%d}", v)
+	case v > most && most == 255:
+		return 0, fmt.Sprintf("{max_value_exceeded,%d}", v)
+	case v > most:
+		return 0, fmt.Sprintf("{value_too_large,%d}", v)
 	}
 	return int(v), ""
+}
+
+func noInteger(f frame.Field) string {
+	return fmt.Sprintf(`"expected integer, got %s"`, typeNames[f.Type])
 }
 
 func text(f frame.Field) string {
@@ -116,12 +159,13 @@ func text(f frame.Field) string {
 	return ""
 }
 
-func oneOf(f frame.Field, values ...string) string {
+// oneOf wants one of some texts; another is the fault.
+func oneOf(f frame.Field, fault string, values ...string) string {
 	if f.Type != 'S' {
 		return unacceptable(f)
 	}
 	if !slices.Contains(values, string(f.Value)) {
-		return fmt.Sprintf("{invalid_%s,<<%q>>}", strings.SplitN(values[0], "-", 2)[0], f.Value)
+		return fault
 	}
 	return ""
 }
@@ -133,33 +177,4 @@ var typeNames = map[byte]string{
 	't': "bool", 'b': "byte", 'B': "unsignedbyte", 's': "short", 'u': "unsignedshort", 'I': "signedint",
 	'i': "unsignedint", 'l': "long", 'f': "float", 'd': "double", 'D': "decimal", 'S': "longstr",
 	'A': "array", 'T': "timestamp", 'F': "table", 'V': "void", 'x': "binary",
-}
-
-// sameArg compares an argument of what is there with one of a declare.
-func sameArg(name, called string, now, received frame.Table) error {
-	a, had, _ := now.Find(name)
-	b, has, _ := received.Find(name)
-	if had == has && (!had || sameField(a, b)) {
-		return nil
-	}
-	show := func(f frame.Field, found bool) string {
-		if !found {
-			return "none"
-		}
-		value, _ := f.Text()
-		return fmt.Sprintf("the value '%s' of type '%s'", value, typeNames[f.Type])
-	}
-	return inequivalent(name, called, show(b, has), show(a, had))
-}
-
-func inequivalent(name, called, received, now string) error {
-	return refuse(frame.PreconditionFailed, "inequivalent arg '%s' for %s: received %s but current is %s", name, called, received, now)
-}
-
-// sameValue compares a property of what is there with one of a declare.
-func sameValue[T comparable](name, called string, now, received T) error {
-	if now == received {
-		return nil
-	}
-	return inequivalent(name, called, fmt.Sprintf("'%v'", received), fmt.Sprintf("'%v'", now))
 }

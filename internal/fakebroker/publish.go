@@ -2,6 +2,7 @@ package fakebroker
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -18,7 +19,7 @@ type publication struct {
 	expects              byte // the type of the next frame; 0 for a method
 	header               frame.Frame
 	body                 []byte
-	left                 uint64 // octets of the body that are still to come
+	left                 int64 // octets of the body that are still to come; below 0 it never ends
 }
 
 // publish begins a message.
@@ -31,15 +32,14 @@ func (ch *channel) publish(a *frame.Args) error {
 
 // expectMethod refuses a method within a content.
 func (ch *channel) expectMethod(m frame.Method) error {
-	what := "header"
-	if ch.expects == frame.TypeBody {
-		what = "body"
-	}
-	if ch.expects == 0 {
+	text := "expected content header for class 60, got non content header frame instead"
+	switch ch.expects {
+	case 0:
 		return nil
+	case frame.TypeBody:
+		text = "expected content body, got non content body frame instead"
 	}
-	return &frame.ConnError{Code: frame.UnexpectedFrame, Method: frame.BasicPublish,
-		Text: fmt.Sprintf("expected content %s for class 60, got non content %s frame instead", what, what)}
+	return &frame.ConnError{Code: frame.UnexpectedFrame, Method: frame.BasicPublish, Text: text}
 }
 
 // content takes a header or body frame.
@@ -55,12 +55,16 @@ func (ch *channel) content(f frame.Frame) error {
 		if !ok {
 			return &frame.ConnError{Code: frame.FrameError, Text: "a header frame that is too short"}
 		}
-		ch.header, ch.left, ch.expects = bytes.Clone(f), size, frame.TypeBody
+		if class := binary.BigEndian.Uint16(f.Payload()); class != 60 {
+			return &frame.ConnError{Code: frame.UnexpectedFrame, Method: frame.BasicPublish,
+				Text: fmt.Sprintf("expected content header for class 60, got one for class %d instead", class)}
+		}
+		ch.header, ch.left, ch.expects = bytes.Clone(f), int64(min(size, 1<<62)), frame.TypeBody
 	} else {
 		ch.body = append(ch.body, f.Payload()...)
-		ch.left -= min(ch.left, uint64(len(f.Payload())))
+		ch.left -= int64(len(f.Payload()))
 	}
-	if ch.left > 0 {
+	if ch.left != 0 {
 		if len(ch.body) > maxMessage {
 			return refuse(frame.PreconditionFailed, "message size %d is larger than configured max size %d", len(ch.body), maxMessage)
 		}

@@ -1,6 +1,7 @@
 package fakebroker
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -46,6 +47,13 @@ func (v *vhost) called(kind, name string) string {
 
 func (v *vhost) missing(kind, name string) error {
 	return refuse(frame.NotFound, "no %s", v.called(kind, name))
+}
+
+// isMissing tells whether something is refused because it is not there. To unbind it
+// is well then.
+func isMissing(err error) bool {
+	var refused *frame.ChannelError
+	return errors.As(err, &refused) && refused.Code == frame.NotFound
 }
 
 // refuse makes a channel error; the method is put in where it is sent.
