@@ -28,8 +28,10 @@ func appendStart(dst []byte) []byte {
 	} {
 		caps = caps.AppendFlag(name, true)
 	}
-	props := frame.Table{}.AppendTable("capabilities", caps).AppendString("product", "amqproxy fakebroker").
-		AppendString("version", "3.10.8").AppendString("platform", "Go").AppendString("cluster_name", "fakebroker")
+	// Clients look at the product for what else they may expect.
+	props := frame.Table{}.AppendTable("capabilities", caps).AppendString("product", "RabbitMQ").
+		AppendString("version", "3.10.8").AppendString("platform", "amqproxy fakebroker").
+		AppendString("information", "an imitation of RabbitMQ in memory; nothing is kept").AppendString("cluster_name", "fakebroker")
 	return frame.Build(dst, 0, frame.ConnectionStart).Octet(0).Octet(9).Table(props).LongStr("PLAIN AMQPLAIN").LongStr("en_US").End()
 }
 
