@@ -82,6 +82,9 @@ func replyText(code uint16, text string) string {
 	if !known {
 		name = fmt.Sprint(code)
 	}
+	if text == "" {
+		return name
+	}
 	if text = name + " - " + text; len(text) > 255 {
 		text = text[:252] + "..."
 	}

@@ -105,3 +105,31 @@ func BodySize(f Frame) (uint64, bool) {
 	}
 	return binary.BigEndian.Uint64(p[4:]), true
 }
+
+// AppendContent appends the content header and the body frames of a message, none
+// larger than max octets. properties are the flags and values as they lie on the wire
+// behind the body size.
+func AppendContent(dst []byte, ch uint16, properties, body []byte, max int) []byte {
+	start := len(dst)
+	dst = append(dst, TypeHeader, byte(ch>>8), byte(ch), 0, 0, 0, 0, 0, 60, 0, 0)
+	dst = binary.BigEndian.AppendUint64(dst, uint64(len(body)))
+	dst = finish(append(dst, properties...), start)
+	for len(body) > 0 {
+		n := min(len(body), max-Overhead)
+		start = len(dst)
+		dst = append(dst, TypeBody, byte(ch>>8), byte(ch), 0, 0, 0, 0)
+		dst = finish(append(dst, body[:n]...), start)
+		body = body[n:]
+	}
+	return dst
+}
+
+// Properties are the flags and values of header frame f, as they lie behind the body
+// size; nil if the frame is too short to have any.
+func Properties(f Frame) []byte {
+	p := f.Payload()
+	if len(p) < headerFixed+2 {
+		return nil
+	}
+	return p[headerFixed:]
+}

@@ -97,6 +97,30 @@ func (t Table) AppendFlag(key string, value bool) Table {
 	return append(t, 't', 0)
 }
 
+// Append appends an entry with any field.
+func (t Table) Append(key string, f Field) Table {
+	return f.append(append(append(t, byte(len(key))), key...))
+}
+
+// AppendItem appends a field to the value of an array.
+func AppendItem(array []byte, f Field) []byte { return f.append(array) }
+
+// NextItem splits off the first field of an array's value. ok is false at the end and
+// at a malformed field; the two differ by len(array).
+func NextItem(array []byte) (f Field, rest []byte, ok bool) {
+	f, size := readField(array)
+	return f, array[size:], size > 0
+}
+
+func (f Field) append(dst []byte) []byte {
+	dst = append(dst, f.Type)
+	switch f.Type {
+	case 'S', 'x', 'F', 'A':
+		dst = binary.BigEndian.AppendUint32(dst, uint32(len(f.Value)))
+	}
+	return append(dst, f.Value...)
+}
+
 // Text is the field as text: strings as they are, numbers and booleans in
 // digits and words. ok is false for types that have no plain text.
 func (f Field) Text() (text string, ok bool) {

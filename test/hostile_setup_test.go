@@ -29,7 +29,7 @@ func hostileStart(t *testing.T, wrap func(net.Conn) net.Conn, options ...func(*d
 	t.Helper()
 	s, err := fakebroker.Listen("127.0.0.1:0")
 	sessionMust(t, err)
-	s.Wrap = wrap
+	s.Sink, s.Wrap = true, wrap
 	var serving sync.WaitGroup
 	serving.Go(func() { s.Serve() })
 	t.Cleanup(func() {

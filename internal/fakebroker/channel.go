@@ -1,198 +1,203 @@
 package fakebroker
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
+	"time"
 
 	"amqproxy/frame"
 )
 
-// channel is one open channel.
+// channel is one channel.
 type channel struct {
-	number    uint16
-	confirms  bool
-	owes      bool   // it is in conn.owing
-	published uint64 // whole messages
-	left      uint64 // octets of the body that are still to come
-	tags      uint64 // for consumers without one
+	conn    *conn
+	number  uint16
+	closing bool // only close-ok is waited for
+	publication
+	confirms
+	tx *transaction // nil without one
+
+	lastQueue string // that was declared
 	consumers map[string]*consumer
-
-	// back is a message that goes back to the client: its method first.
-	back   []byte
-	backOn uint16 // the channel it goes to
+	prefetch  int // of all consumers together; 0 is without limit
+	each      int // prefetch of a consumer that begins
+	tag       uint64
+	unacked   []*delivery // by tag
+	consumed  int         // of unacked, those that were not got
 }
 
-func (c *conn) open(n uint16) error {
-	for int(n) >= len(c.channels) {
-		c.channels = append(c.channels, nil)
+func (c *conn) openChannel(n uint16) error {
+	if len(c.channels) >= c.channelMax {
+		return &frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf(
+			"number of channels opened (%d) has reached the negotiated channel_max (%d)", len(c.channels), c.channelMax)}
 	}
-	if c.channels[n] != nil {
-		return &frame.ConnError{Code: frame.ChannelErrorCode, Text: "second 'channel.open' seen", Method: frame.ChannelOpen}
-	}
-	c.channels[n] = &channel{number: n}
-	c.out = frame.Build(c.out, n, frame.ChannelOpenOk).LongStr("").End()
+	ch := &channel{conn: c, number: n, consumers: map[string]*consumer{}}
+	c.channels[n] = ch
+	ch.answer(frame.ChannelOpenOk, func(b frame.Builder) frame.Builder { return b.LongStr("") })
 	return nil
 }
 
-// probe is how the key of a message begins that is for no queue.
-var probe = []byte("amqproxy-probe:")
+// answer sends a method.
+func (ch *channel) answer(m frame.Method, args func(frame.Builder) frame.Builder) {
+	ch.conn.out.add(func(dst []byte) []byte {
+		b := frame.Build(dst, ch.number, m)
+		if args != nil {
+			b = args(b)
+		}
+		return b.End()
+	})
+}
 
-// publish begins a message.
-func (c *conn) publish(ch *channel, f frame.Frame) error {
-	mandatory := f[len(f)-2]&1 != 0 // the bits are the last octet
-	if !mandatory && c.echo == nil {
+// ok sends a method without arguments, unless none is wanted.
+func (ch *channel) ok(m frame.Method, nowait bool) {
+	if !nowait {
+		ch.answer(m, nil)
+	}
+}
+
+// frame takes a frame of the channel.
+func (ch *channel) frame(f frame.Frame) error {
+	if ch.closing {
+		ch.parting(f)
 		return nil
 	}
-	a := f.Args()
-	a.Short()
-	exchange, key := a.ShortStr(), a.ShortStr()
-	switch {
-	case mandatory && bytes.HasPrefix(key, probe):
-		ch.backOn = ch.number
-		ch.back = frame.Build(ch.back[:0], ch.number, frame.BasicReturn).
-			Short(frame.NoRoute).ShortStr("NO_ROUTE").ShortStr(string(exchange)).ShortStr(string(key)).End()
-	case c.echo != nil:
-		ch.backOn = c.echo.channel
-		ch.back = c.echo.appendDeliver(ch.back[:0], exchange, key)
+	err := ch.take(f)
+	var refused *frame.ChannelError
+	if !errors.As(err, &refused) {
+		return err
 	}
+	refused.Method = frame.BasicPublish
+	if f.Type() == frame.TypeMethod {
+		refused.Method = f.Method()
+	}
+	ch.close()
+	ch.closing = true
+	ch.conn.out.add(func(dst []byte) []byte { return frame.AppendChannelClose(dst, ch.number, refused) })
 	return nil
 }
 
-// content takes the header or a body of a message.
-func (c *conn) content(ch *channel, f frame.Frame) error {
-	if f.Type() == frame.TypeHeader {
-		size, ok := frame.BodySize(f)
-		if !ok {
-			return &frame.ConnError{Code: frame.FrameError, Text: "a header frame that is too short"}
-		}
-		ch.left = size
-	} else {
-		ch.left -= min(ch.left, uint64(len(f.Payload())))
+// parting takes a frame of a channel that we have closed.
+func (ch *channel) parting(f frame.Frame) {
+	if f.Type() != frame.TypeMethod {
+		return
 	}
-	if len(ch.back) > 0 {
-		at := len(ch.back)
-		ch.back = append(ch.back, f...)
-		frame.Frame(ch.back[at:]).SetChannel(ch.backOn)
-	}
-	if ch.left > 0 {
-		return nil
-	}
-	ch.published++
-	c.out = append(c.out, ch.back...)
-	ch.back = ch.back[:0]
-	if ch.confirms && !ch.owes {
-		ch.owes = true
-		c.owing = append(c.owing, ch)
-	}
-	return nil
-}
-
-// shape is where a method's arguments say that it wants no answer: behind a
-// short or not and so many short strings, in the so-manieth bit. The zero shape is
-// that of methods that always have an answer.
-type shape struct {
-	short        bool
-	strings, bit int
-}
-
-// answers are the answers that carry nothing, or nothing but zeroes.
-var answers = map[frame.Method]struct {
-	method frame.Method
-	zeroes int // longs
-	shape  shape
-}{
-	frame.ExchangeDeclare: {frame.ExchangeDeclareOk, 0, shape{true, 2, 5}},
-	frame.ExchangeDelete:  {frame.ExchangeDeleteOk, 0, shape{true, 1, 2}},
-	frame.ExchangeBind:    {frame.ExchangeBindOk, 0, shape{true, 3, 1}},
-	frame.ExchangeUnbind:  {frame.ExchangeUnbindOk, 0, shape{true, 3, 1}},
-	frame.QueueBind:       {frame.QueueBindOk, 0, shape{true, 3, 1}},
-	frame.QueueUnbind:     {frame.QueueUnbindOk, 0, shape{}},
-	frame.QueuePurge:      {frame.QueuePurgeOk, 1, shape{true, 1, 1}},
-	frame.QueueDelete:     {frame.QueueDeleteOk, 1, shape{true, 1, 3}},
-	frame.BasicQos:        {frame.BasicQosOk, 0, shape{}},
-	frame.BasicRecover:    {frame.BasicRecoverOk, 0, shape{}},
-	frame.ConfirmSelect:   {frame.ConfirmSelectOk, 0, shape{false, 0, 1}},
-}
-
-// silent tells whether a method wants no answer.
-func (s shape) silent(f frame.Frame) bool {
-	if s.bit == 0 {
-		return false
-	}
-	a := f.Args()
-	if s.short {
-		a.Short()
-	}
-	for range s.strings {
-		a.ShortStr()
-	}
-	for range s.bit - 1 {
-		a.Bit()
-	}
-	return a.Bit()
-}
-
-// method takes any other method on an open channel.
-func (c *conn) method(ch *channel, f frame.Frame) error {
-	m := f.Method()
-	if m == frame.ConfirmSelect {
-		ch.confirms = true
-	}
-	if answer, plain := answers[m]; plain {
-		if answer.shape.silent(f) {
-			return nil
-		}
-		b := frame.Build(c.out, ch.number, answer.method)
-		for range answer.zeroes {
-			b = b.Long(0)
-		}
-		c.out = b.End()
-		return nil
-	}
-	switch m {
-	case frame.QueueDeclare:
-		c.queueDeclare(ch, f)
-	case frame.BasicConsume:
-		c.consume(ch, f)
-	case frame.BasicCancel:
-		c.cancel(ch, f)
-	case frame.BasicGet:
-		c.out = frame.Build(c.out, ch.number, frame.BasicGetEmpty).ShortStr("").End()
+	switch f.Method() {
+	case frame.ChannelCloseOk:
+		delete(ch.conn.channels, ch.number)
 	case frame.ChannelClose:
-		c.closeChannel(ch)
-		c.out = frame.Build(c.out, ch.number, frame.ChannelCloseOk).End()
-	case frame.BasicAck, frame.BasicNack, frame.BasicReject, frame.ChannelCloseOk, frame.BasicCancelOk:
-	default:
-		return &frame.ConnError{Code: frame.NotImplemented, Text: fmt.Sprintf("%s is not known here", m), Method: m}
+		ch.ok(frame.ChannelCloseOk, false)
 	}
+}
+
+// close ends all that the channel does: consumers first, so that none of them gets
+// again what goes back to the queues.
+func (ch *channel) close() {
+	if ch.closing {
+		return
+	}
+	now := time.Now()
+	ch.closing = true
+	for tag, k := range ch.consumers {
+		delete(ch.consumers, tag)
+		k.queue.remove(k, now)
+	}
+	if ch.tx != nil {
+		ch.keep(ch.tx.settled)
+	}
+	back := ch.unacked
+	ch.unacked = nil
+	ch.requeue(back, now)
+}
+
+// take takes a frame of an open channel.
+func (ch *channel) take(f frame.Frame) error {
+	if f.Type() != frame.TypeMethod {
+		return ch.content(f)
+	}
+	m := f.Method()
+	if err := ch.expectMethod(m); err != nil {
+		return err
+	}
+	do, known := methods[m]
+	if !known {
+		return ch.unknown(m)
+	}
+	a := f.Args()
+	err := do(ch, &a)
+	if !a.OK() {
+		return &frame.ConnError{Code: frame.FrameError, Text: "cannot decode " + erlang(f.Payload()[4:]), Method: m}
+	}
+	var hard *frame.ConnError
+	if errors.As(err, &hard) && hard.Method == 0 {
+		hard.Method = m
+	}
+	return err
+}
+
+// unknown tells what happens to a method that is no request of a client. One that is
+// not in the protocol ends the connection without a word.
+func (ch *channel) unknown(m frame.Method) error {
+	if m.String() == "unknown method" {
+		return errSilently
+	}
+	return &frame.ConnError{Code: frame.CommandInvalid, Text: "unimplemented method", Method: m}
+}
+
+// methods are what a client may ask of a channel.
+var methods = map[frame.Method]func(*channel, *frame.Args) error{
+	frame.ChannelOpen:       (*channel).openAgain,
+	frame.ChannelFlow:       (*channel).flow,
+	frame.ChannelClose:      (*channel).closed,
+	frame.ChannelCloseOk:    (*channel).nothing,
+	frame.AccessRequest:     (*channel).access,
+	frame.ExchangeDeclare:   (*channel).exchangeDeclare,
+	frame.ExchangeDelete:    (*channel).exchangeDelete,
+	frame.ExchangeBind:      (*channel).exchangeBind,
+	frame.ExchangeUnbind:    (*channel).exchangeUnbind,
+	frame.QueueDeclare:      (*channel).queueDeclare,
+	frame.QueueBind:         (*channel).queueBind,
+	frame.QueueUnbind:       (*channel).queueUnbind,
+	frame.QueuePurge:        (*channel).queuePurge,
+	frame.QueueDelete:       (*channel).queueDelete,
+	frame.BasicQos:          (*channel).qos,
+	frame.BasicConsume:      (*channel).consume,
+	frame.BasicCancel:       (*channel).cancel,
+	frame.BasicCancelOk:     (*channel).nothing,
+	frame.BasicPublish:      (*channel).publish,
+	frame.BasicGet:          (*channel).get,
+	frame.BasicAck:          (*channel).ack,
+	frame.BasicNack:         (*channel).nack,
+	frame.BasicReject:       (*channel).reject,
+	frame.BasicRecover:      (*channel).recover,
+	frame.BasicRecoverAsync: (*channel).recoverAsync,
+	frame.ConfirmSelect:     (*channel).confirmSelect,
+	frame.TxSelect:          (*channel).txSelect,
+	frame.TxCommit:          (*channel).txCommit,
+	frame.TxRollback:        (*channel).txRollback,
+}
+
+func (*channel) nothing(*frame.Args) error { return nil }
+
+func (*channel) openAgain(*frame.Args) error {
+	return &frame.ConnError{Code: frame.ChannelErrorCode, Text: "second 'channel.open' seen"}
+}
+
+func (ch *channel) closed(*frame.Args) error {
+	ch.close()
+	delete(ch.conn.channels, ch.number)
+	ch.ok(frame.ChannelCloseOk, false)
 	return nil
 }
 
-func (c *conn) closeChannel(ch *channel) {
-	for _, k := range ch.consumers {
-		c.stop(k)
+func (ch *channel) flow(a *frame.Args) error {
+	if !a.Bit() {
+		return &frame.ConnError{Code: frame.NotImplemented, Text: "active=false"}
 	}
-	c.channels[ch.number] = nil
+	ch.answer(frame.ChannelFlowOk, func(b frame.Builder) frame.Builder { return b.Bit(true) })
+	return nil
 }
 
-// queueDeclare answers as for an empty queue. A passive one is refused when nobody
-// has declared the queue.
-func (c *conn) queueDeclare(ch *channel, f frame.Frame) {
-	a := f.Args()
-	a.Short()
-	name, passive := string(a.ShortStr()), a.Bit()
-	if !c.server.known(name, passive) {
-		e := &frame.ChannelError{Code: frame.NotFound, Text: "no queue '" + name + "'", Method: frame.QueueDeclare}
-		c.out = frame.AppendChannelClose(c.out, ch.number, e)
-		c.closeChannel(ch)
-		return
-	}
-	if (shape{true, 1, 5}).silent(f) {
-		return
-	}
-	if name == "" {
-		ch.tags++
-		name = fmt.Sprintf("amq.gen-%d-%d", ch.number, ch.tags)
-	}
-	c.out = frame.Build(c.out, ch.number, frame.QueueDeclareOk).ShortStr(name).Long(0).Long(0).End()
+func (ch *channel) access(*frame.Args) error {
+	ch.answer(frame.AccessRequestOk, func(b frame.Builder) frame.Builder { return b.Short(1) })
+	return nil
 }

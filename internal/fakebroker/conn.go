@@ -2,226 +2,263 @@ package fakebroker
 
 import (
 	"errors"
-	"io"
+	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"amqproxy/frame"
 )
 
-const (
-	channelMax = 2047
-	frameMax   = 131072
-	heartbeat  = 60 // seconds, proposed
-)
-
-// conn is one client connection. One goroutine reads it and answers; each flood
-// is one more.
+// conn is one client connection. One goroutine reads it and does what is asked, one
+// writes (see outbox). From connection.open on, all that is below is for the reader
+// with its vhost's lock, but for what others deliver: see vhost.
 type conn struct {
 	net.Conn
-	server  *Server
-	reader  *frame.Reader
-	buffers growing
-	beat    time.Duration // how long we may be silent; 0 is for ever
-	floods  sync.WaitGroup
+	server *Server
+	reader *frame.Reader
+	out    outbox
+	beats  chan time.Duration // from the reader to the writer, once
+	gone   chan struct{}      // closed by Close
+	once   sync.Once
 
-	channels []*channel // by number; nil where closed
-	owing    []*channel // those whose publisher waits for a confirm
-	echo     *consumer
-	out      []byte // answers of the batch
-	done     bool
-
-	writing sync.Mutex // one at a time: floods beside answers
+	vhost      *vhost // nil until connection.open
+	user       string
+	next       frame.Method  // of the handshake; 0 when it is over
+	silence    time.Duration // how long the client may be silent; 0 is for ever
+	beat       time.Duration // of the heartbeats; 0 for none
+	can        capabilities
+	frameMax   int
+	channelMax int // so many may be open
+	channels   map[uint16]*channel
+	owing      []*channel // that have confirms to give
+	leaving    bool       // it gets no deliveries any more
+	closing    bool       // only the client's answer to our close is waited for
+	ended      bool       // all is said
 }
 
+// capabilities are what the client says that it understands.
+type capabilities struct{ cancel, blocked, refusal bool }
+
 func newConn(nc net.Conn, s *Server) *conn {
-	c := &conn{Conn: nc, server: s}
-	c.reader = frame.NewReader(&c.buffers, frame.PreTuneMax)
+	c := &conn{
+		Conn: nc, server: s, out: newOutbox(),
+		beats: make(chan time.Duration, 1), gone: make(chan struct{}),
+		next: frame.ConnectionStartOk, silence: handshakeTimeout,
+		frameMax: frameMax, channels: map[uint16]*channel{},
+	}
+	c.reader = frame.NewReader(&growing{}, frame.PreTuneMax)
 	return c
 }
 
-// growing are a connection's buffers: small while little comes, so that
-// thousands of idle connections are cheap, and large for one that fills them.
-type growing struct{ large bool }
-
-func (g *growing) Get() []byte {
-	if g.large {
-		return make([]byte, 256<<10)
-	}
-	return make([]byte, 2<<10)
+// Close closes the socket and has all who wait for the client stop waiting.
+func (c *conn) Close() error {
+	c.once.Do(func() { close(c.gone) })
+	return c.Conn.Close()
 }
-
-func (*growing) Put([]byte) {}
 
 // run is the connection's life.
 func (c *conn) run() {
-	defer c.floods.Wait()
-	defer c.Close()
-	if !c.greeted() {
-		return
-	}
-	c.out = appendStart(c.out)
-	for {
-		if err := c.batch(); err != nil {
-			return
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		if err := c.out.run(c.Conn, &c.server.control.frozen, c.gone, c.beats, c.resume); err != nil {
+			c.Close()
 		}
-		if err := c.flush(); err != nil || c.done {
-			return
-		}
-		if err := c.fill(); err != nil {
-			return
+	})
+	if c.greeted() {
+		for c.batch() == nil && !c.ended && c.fill() == nil {
 		}
 	}
+	c.locked(c.leave)
+	c.SetWriteDeadline(time.Now().Add(lastWords))
+	c.out.finish()
+	writing.Wait()
+	c.Close()
 }
 
+// greeted tells whether the client speaks the protocol. As RabbitMQ does it takes the
+// headers of 0-8 and 0-9, too.
 func (c *conn) greeted() bool {
 	for {
 		if err := c.fill(); err != nil {
 			return false
 		}
-		if header := c.reader.Take(len(frame.ProtocolHeader)); header != nil {
-			if string(header) == string(frame.ProtocolHeader) {
-				return true
-			}
-			c.Write(frame.ProtocolHeader)
+		switch header := c.reader.Take(len(frame.ProtocolHeader)); string(header) {
+		case "":
+		case "AMQP\x00\x00\x09\x01", "AMQP\x01\x01\x00\x09", "AMQP\x01\x01\x08\x00", "AMQP\x01\x01\x09\x01":
+			c.out.add(appendStart)
+			return true
+		default:
+			c.out.send(frame.ProtocolHeader)
 			return false
 		}
 	}
 }
 
-// fill reads what is there, and says that we live while nothing comes.
+// fill reads what is there.
 func (c *conn) fill() error {
 	for {
-		if c.beat > 0 {
-			c.SetReadDeadline(time.Now().Add(c.beat))
+		if c.silence > 0 {
+			c.SetReadDeadline(time.Now().Add(c.silence))
+		} else {
+			c.SetReadDeadline(time.Time{})
 		}
-		space := c.reader.Space()
-		n, err := c.Read(space)
+		n, err := c.Read(c.reader.Space())
 		c.reader.Filled(n)
+		frozen := c.server.control.frozen.wait(c.gone)
 		switch {
 		case n > 0:
-			c.buffers.large = c.buffers.large || n == len(space)
 			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			c.out = append(c.out, frame.Heartbeat...)
-			if err := c.flush(); err != nil {
-				return err
-			}
-		case err == nil:
-			return io.ErrNoProgress
-		default:
+		case frozen && errors.Is(err, os.ErrDeadlineExceeded): // it was not the client who slept
+		case err != nil:
 			return err
 		}
 	}
 }
 
-// batch takes all whole frames that were read.
+// batch takes all whole frames that were read. An error ends the connection.
 func (c *conn) batch() error {
 	for {
+		c.out.wait(c.gone)
 		f, err := c.reader.Next()
 		if f != nil {
-			err = c.frame(f)
+			err = c.locked(func() error { return c.frame(f) })
 		}
-		var ce *frame.ConnError
-		if errors.As(err, &ce) {
-			c.out = frame.AppendConnClose(c.out, ce)
-			c.flush()
+		var refused *frame.ConnError
+		if errors.As(err, &refused) {
+			c.refuse(refused)
+			return nil
 		}
-		if err != nil {
+		if err != nil || c.ended {
 			return err
 		}
 		if f == nil {
 			break
 		}
+		c.throttle(f)
 	}
-	for _, ch := range c.owing {
-		c.out = frame.Build(c.out, ch.number, frame.BasicAck).LongLong(ch.published).Bit(true).End()
-		ch.owes = false
+	if err := c.locked(c.payConfirms); err != nil {
+		return err
 	}
-	c.owing = c.owing[:0]
 	if c.reader.Buffered() == 0 {
-		c.reader.Release() // the next buffer may be a larger one
+		c.reader.Release() // thousands of idle connections are cheap
 	}
 	return nil
 }
 
-func (c *conn) flush() error {
-	if len(c.out) == 0 {
-		return nil
+// locked does something with the vhost's lock, if the connection has a vhost.
+func (c *conn) locked(do func() error) error {
+	if v := c.vhost; v != nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
 	}
-	err := c.write(c.out)
-	c.out = c.out[:0]
-	return err
+	return do()
 }
 
-func (c *conn) write(b []byte) error {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	_, err := c.Write(b)
-	return err
+// throttle waits behind a content while publishers are blocked.
+func (c *conn) throttle(f frame.Frame) {
+	alarm := &c.server.control.alarm
+	if f.Type() != frame.TypeHeader && f.Type() != frame.TypeBody || alarm.shutNow() == nil || c.closing {
+		return
+	}
+	if c.can.blocked {
+		reason := c.server.control.blockedReason()
+		c.out.send(frame.Build(nil, 0, frame.ConnectionBlocked).ShortStr(reason).End())
+	}
+	alarm.wait(c.gone)
+	if c.can.blocked {
+		c.out.send(frame.Build(nil, 0, frame.ConnectionUnblocked).End())
+	}
+}
+
+// refuse sends connection.close. Nothing but the answer is taken from then on, and no
+// longer than lastWords.
+func (c *conn) refuse(e *frame.ConnError) {
+	c.locked(c.leave)
+	c.reader.Drop()
+	c.out.add(func(dst []byte) []byte { return frame.AppendConnClose(dst, e) })
+	c.closing, c.silence = true, lastWords
+}
+
+// leave takes the connection out of its vhost.
+func (c *conn) leave() error {
+	c.leaving = true
+	for _, ch := range c.channels {
+		ch.close()
+	}
+	c.channels, c.owing = map[uint16]*channel{}, nil
+	if c.vhost != nil {
+		c.vhost.forget(c)
+	}
+	return nil
+}
+
+// resume goes on with deliveries when there is room for them again.
+func (c *conn) resume() {
+	c.vhost.mu.Lock()
+	defer c.vhost.mu.Unlock()
+	now := time.Now()
+	for _, ch := range c.channels {
+		ch.resume(now)
+	}
 }
 
 // frame takes one frame.
 func (c *conn) frame(f frame.Frame) error {
 	n := f.Channel()
-	if n == 0 {
+	switch {
+	case c.closing:
+		c.ended = n == 0 && f.Type() == frame.TypeMethod && f.Method() == frame.ConnectionCloseOk
+		return nil
+	case f.Type() == frame.TypeHeartbeat && n == 0 && len(f.Payload()) == 0:
+		return nil
+	case f.Type() == frame.TypeHeartbeat:
+		return &frame.ConnError{Code: frame.UnexpectedFrame, Text: octets(f)}
+	case f.Type() > frame.TypeBody:
+		return &frame.ConnError{Code: frame.FrameError, Text: octets(f) + ": unknown_frame"}
+	case c.next != 0:
+		return c.handshake(f)
+	case n == 0:
 		return c.connection(f)
 	}
-	var ch *channel
-	if int(n) < len(c.channels) {
-		ch = c.channels[n]
-	}
-	switch m := f.Method(); {
-	case f.Type() != frame.TypeMethod && ch != nil:
-		return c.content(ch, f)
-	case f.Type() != frame.TypeMethod:
-		return nil // of a channel that we don't know any more
-	case m == frame.ChannelOpen:
-		return c.open(n)
-	case ch == nil && (m == frame.ChannelCloseOk || m == frame.ChannelClose):
-		return nil // it has heard of our close, or is about to
-	case ch == nil:
-		return &frame.ConnError{Code: frame.ChannelErrorCode, Text: "expected 'channel.open'", Method: m}
-	case m == frame.BasicPublish:
-		return c.publish(ch, f)
-	default:
-		return c.method(ch, f)
-	}
-}
-
-// connection takes a frame on channel 0.
-func (c *conn) connection(f frame.Frame) error {
-	a := f.Args()
-	if f.Type() != frame.TypeMethod {
+	ch := c.channels[n]
+	switch {
+	case ch != nil:
+		return ch.frame(f)
+	case f.Type() == frame.TypeMethod && f.Method() == frame.ChannelOpen:
+		return c.openChannel(n)
+	case f.Type() == frame.TypeMethod && f.Method() == frame.ChannelCloseOk:
 		return nil
 	}
-	switch f.Method() {
-	case frame.ConnectionStartOk:
-		c.out = frame.Build(c.out, 0, frame.ConnectionTune).Short(channelMax).Long(frameMax).Short(heartbeat).End()
-	case frame.ConnectionTuneOk:
-		a.Short()
-		if max := a.Long(); max != 0 {
-			c.reader.SetMax(int(max))
-		} else {
-			c.reader.SetMax(frameMax)
-		}
-		c.beat = time.Duration(a.Short()) * time.Second / 2
-	case frame.ConnectionOpen:
-		c.out = frame.Build(c.out, 0, frame.ConnectionOpenOk).ShortStr("").End()
-	case frame.ConnectionClose:
-		c.out = frame.Build(c.out, 0, frame.ConnectionCloseOk).End()
-		c.done = true
-	case frame.ConnectionCloseOk:
-		c.done = true
-	}
-	return nil
+	return &frame.ConnError{Code: frame.ChannelErrorCode, Text: "expected 'channel.open'", Method: f.Method()}
 }
 
-func appendStart(dst []byte) []byte {
-	caps := frame.Table{}.AppendFlag("publisher_confirms", true).AppendFlag("basic.nack", true).
-		AppendFlag("consumer_cancel_notify", true).AppendFlag("authentication_failure_close", true)
-	props := frame.Table{}.AppendString("product", "fakebroker").AppendTable("capabilities", caps)
-	return frame.Build(dst, 0, frame.ConnectionStart).Octet(0).Octet(9).Table(props).LongStr("PLAIN AMQPLAIN").LongStr("en_US").End()
+// octets is how RabbitMQ shows a frame that it does not understand.
+func octets(f frame.Frame) string {
+	return fmt.Sprintf("type %d, all octets = %s", f.Type(), erlang(f.Payload()))
+}
+
+// erlang writes octets as Erlang does: <<1,2>>.
+func erlang(b []byte) string {
+	return "<<" + strings.ReplaceAll(strings.Trim(fmt.Sprint(b), "[]"), " ", ",") + ">>"
+}
+
+// connection takes a frame on channel 0 of an open connection.
+func (c *conn) connection(f frame.Frame) error {
+	if f.Type() != frame.TypeMethod {
+		return &frame.ConnError{Code: frame.UnexpectedFrame, Text: "content on channel 0"}
+	}
+	switch f.Method() {
+	case frame.ConnectionClose:
+		c.leave()
+		c.out.add(func(dst []byte) []byte { return frame.Build(dst, 0, frame.ConnectionCloseOk).End() })
+		c.ended = true
+	case frame.ConnectionUpdateSecret:
+		c.out.add(func(dst []byte) []byte { return frame.Build(dst, 0, frame.ConnectionUpdateSecretOk).End() })
+	default:
+		return &frame.ConnError{Code: frame.ChannelErrorCode, Text: "unexpected method in connection state running", Method: f.Method()}
+	}
+	return nil
 }

@@ -1,163 +1,101 @@
 package fakebroker
 
 import (
-	"bytes"
-	"encoding/binary"
-	"fmt"
-	"sync/atomic"
+	"time"
 
 	"amqproxy/frame"
 )
 
-// floodBuffer is about how much of a flood is written at once.
-const floodBuffer = 256 << 10
-
 // consumer is one consumer.
 type consumer struct {
-	channel uint16
-	tag     string
-	sent    uint64 // the last delivery tag
-	stopped atomic.Bool
+	channel  *channel
+	queue    *queue
+	tag      string
+	noAck    bool
+	priority int64
+	prefetch int // 0 is without limit
+	credit   int // how many more it takes, where its arguments say; below 0 is without limit
+	unacked  int
 }
 
-// consume begins a consumer, as its arguments say.
-func (c *conn) consume(ch *channel, f frame.Frame) {
-	a := f.Args()
-	a.Short()
-	a.ShortStr()
-	k := &consumer{channel: ch.number, tag: string(a.ShortStr())}
-	a.Bit()
-	a.Bit()
-	a.Bit()
-	nowait, args := a.Bit(), a.Table()
-	if k.tag == "" {
-		ch.tags++
-		k.tag = fmt.Sprintf("amq.ctag-%d", ch.tags)
-	}
-	if ch.consumers == nil {
-		ch.consumers = map[string]*consumer{}
-	}
-	ch.consumers[k.tag] = k
-	if !nowait {
-		c.out = frame.Build(c.out, ch.number, frame.BasicConsumeOk).ShortStr(k.tag).End()
-	}
-	if on, _, _ := args.Find("x-echo"); on.Type == 't' && on.Value[0] != 0 {
-		c.echo = k
-	}
-	if count := intArg(args, "x-flood"); count != 0 {
-		c.flush() // consume-ok first
-		exchange, _, _ := args.Find("x-exchange")
-		buf := k.deliveries(bytes.Clone(exchange.Value), int(intArg(args, "x-size")))
-		c.floods.Go(func() { c.flood(k, buf, count) })
-	}
-}
-
-func intArg(args frame.Table, key string) int64 {
-	f, found, _ := args.Find(key)
-	if !found {
-		return 0
-	}
-	n, _ := f.Int()
-	return n
-}
-
-func (c *conn) cancel(ch *channel, f frame.Frame) {
-	a := f.Args()
-	tag, nowait := string(a.ShortStr()), a.Bit()
-	if k := ch.consumers[tag]; k != nil {
-		c.stop(k)
-		delete(ch.consumers, tag)
-	}
-	if !nowait {
-		c.out = frame.Build(c.out, ch.number, frame.BasicCancelOk).ShortStr(tag).End()
-	}
-}
-
-func (c *conn) stop(k *consumer) {
-	k.stopped.Store(true)
-	if c.echo == k {
-		c.echo = nil
-	}
-}
-
-// appendDeliver appends the method of the next delivery.
-func (k *consumer) appendDeliver(dst, exchange, key []byte) []byte {
-	k.sent++
-	return frame.Build(dst, k.channel, frame.BasicDeliver).ShortStr(k.tag).LongLong(k.sent).Bit(false).
-		ShortStr(string(exchange)).ShortStr(string(key)).End()
-}
-
-// batch are deliveries that lie one behind the other, all of one size.
-type batch struct {
-	bytes []byte
-	size  int // of one
-	tagAt int // where in one its delivery tag lies
-}
-
-// deliveries makes some that fill a buffer, and a whole one at least.
-func (k *consumer) deliveries(exchange []byte, body int) batch {
-	var b batch
-	for n := 0; n == 0 || len(b.bytes)+b.size <= floodBuffer; n++ {
-		at := len(b.bytes)
-		b.bytes = k.appendDeliver(b.bytes, exchange, fmt.Appendf(nil, "key-%06d", n))
-		b.bytes = appendContent(b.bytes, k.channel, body)
-		b.size = len(b.bytes) - at
-	}
-	k.sent = 0
-	b.tagAt = frame.Overhead - 1 + 4 + 1 + len(k.tag)
-	return b
-}
-
-// appendContent appends the header and the bodies of a persistent message with an
-// empty headers table, as a message has that came by a stream.
-func appendContent(dst []byte, ch uint16, size int) []byte {
-	at := len(dst)
-	dst = append(dst, frame.TypeHeader, byte(ch>>8), byte(ch), 0, 0, 0, 0, 0, 60, 0, 0)
-	dst = binary.BigEndian.AppendUint64(dst, uint64(size))
-	dst = binary.BigEndian.AppendUint16(dst, frame.FlagHeaders|frame.FlagDeliveryMode)
-	dst = append(dst, 0, 0, 0, 0, 2)
-	dst = closeFrame(dst, at)
-	for size > 0 {
-		at, n := len(dst), min(size, frameMax-frame.Overhead)
-		dst = append(dst, frame.TypeBody, byte(ch>>8), byte(ch), 0, 0, 0, 0)
-		dst = append(dst, bytes.Repeat([]byte{'x'}, n)...)
-		dst = closeFrame(dst, at)
-		size -= n
-	}
-	return dst
-}
-
-// closeFrame writes the size of the frame that begins at, and its end octet.
-func closeFrame(dst []byte, at int) []byte {
-	binary.BigEndian.PutUint32(dst[at+3:], uint32(len(dst)-at-frame.Overhead+1))
-	return append(dst, 0xCE)
-}
-
-// flood writes count deliveries, or without end.
-func (c *conn) flood(k *consumer, b batch, count int64) {
-	tag := uint64(0)
-	for count < 0 || tag < uint64(count) {
-		n := len(b.bytes) / b.size
-		if count > 0 {
-			n = min(n, int(uint64(count)-tag))
-		}
-		for i := range n {
-			tag++
-			binary.BigEndian.PutUint64(b.bytes[i*b.size+b.tagAt:], tag)
-		}
-		if !c.deliver(k, b.bytes[:n*b.size]) {
-			return
-		}
-	}
-}
-
-// deliver writes deliveries, but none behind the answer to what stopped k.
-func (c *conn) deliver(k *consumer, b []byte) bool {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	if k.stopped.Load() {
+// able tells whether the consumer can take a message. It asks for room last, since who
+// finds none is told when there is some.
+func (k *consumer) able() bool {
+	ch := k.channel
+	if ch.closing || ch.conn.leaving || k.credit == 0 {
 		return false
 	}
-	_, err := c.Write(b)
-	return err == nil
+	if !k.noAck && (k.prefetch > 0 && k.unacked >= k.prefetch || ch.prefetch > 0 && ch.consumed >= ch.prefetch) {
+		return false
+	}
+	return !ch.conn.out.full()
+}
+
+// deliver delivers a message.
+func (k *consumer) deliver(e *entry) {
+	ch := k.channel
+	ch.tag++
+	ch.conn.out.add(func(dst []byte) []byte {
+		dst = frame.Build(dst, ch.number, frame.BasicDeliver).ShortStr(k.tag).LongLong(ch.tag).Bit(e.redelivered).
+			ShortStr(e.exchange).ShortStr(e.keys[0]).End()
+		return e.appendTo(dst, ch)
+	})
+	if k.credit > 0 {
+		k.credit--
+	}
+	if k.noAck {
+		return
+	}
+	k.unacked++
+	ch.consumed++
+	ch.unacked = append(ch.unacked, &delivery{ch.tag, k.queue, k, e})
+}
+
+// cancelled says that the queue is gone.
+func (k *consumer) cancelled() {
+	delete(k.channel.consumers, k.tag)
+	if k.channel.conn.can.cancel && !k.channel.closing && !k.channel.conn.leaving {
+		k.channel.conn.out.add(func(dst []byte) []byte {
+			return frame.Build(dst, k.channel.number, frame.BasicCancel).ShortStr(k.tag).Bit(true).End()
+		})
+	}
+}
+
+// delivery is a message that a client has and did not acknowledge.
+type delivery struct {
+	tag      uint64
+	queue    *queue
+	consumer *consumer // nil of basic.get
+	entry    *entry
+}
+
+// settled frees the delivery's place in the limits of consumer and channel.
+func (d *delivery) settled(ch *channel) {
+	if d.consumer != nil {
+		d.consumer.unacked--
+		ch.consumed--
+	}
+}
+
+// resume goes on with deliveries to all consumers of the channel.
+func (ch *channel) resume(now time.Time) {
+	for _, k := range ch.consumers {
+		k.queue.pump(now)
+		k.queue.tick(now)
+	}
+}
+
+// requeue gives deliveries back to their queues, those of a queue together.
+func (ch *channel) requeue(back []*delivery, now time.Time) {
+	var order []*queue
+	of := map[*queue][]*entry{}
+	for _, d := range back {
+		if of[d.queue] == nil {
+			order = append(order, d.queue)
+		}
+		of[d.queue] = append(of[d.queue], d.entry)
+	}
+	for _, q := range order {
+		q.requeue(of[q], now)
+	}
 }

@@ -1,10 +1,40 @@
-// Package fakebroker is a broker that keeps nothing but the names of queues: the far
-// end of a proxy that is to be measured, so cheap for each message that the proxy is
-// the bottleneck, or that is to be tested with thousands of clients.
+// Package fakebroker is a small AMQP 0-9-1 broker in memory: for trying amqproxy out
+// without RabbitMQ, and for tests that need a broker that misbehaves on cue. It
+// answers as RabbitMQ 3.10 does, with its reply codes and, nearly always, its words.
 //
-// It lets everybody in, says yes to whatever is declared, swallows what is
-// published and confirms it. What a consumer gets is told by the arguments of its
-// basic.consume:
+//	socket ─► conn (one reads) ─► channel ─► vhost: exchange ─► queue ─► consumer
+//	socket ◄─ outbox (one writes) ◄───────────── confirms, returns, deliveries
+//
+// What it owns: a listener, its connections, and all that was declared and stored on
+// it. One lock for each vhost guards everything in it; see vhost. A consumer that does
+// not read has a bounded outbox, and everything else stays in its queue.
+//
+// On cue it nacks, returns, delays and reorders (SetFaults), freezes, blocks
+// publishers, cuts its sockets, dies and comes back on the same address.
+//
+// What it must never do: import anything of ours but frame, or be taken for a product.
+// Its honest limits:
+//
+//   - Nothing is on disk: what is stored is gone with the process, and all of it stays
+//     in memory, durable or not. Kill forgets nothing, not even what is not durable.
+//   - There is no cluster, no management, no policy, and no permission: who is let in
+//     may do everything.
+//   - A queue of any x-queue-type is a classic one; a quorum queue has no delivery
+//     limit, and a stream has no offsets.
+//   - x-max-priority has as many priorities as it says; lazy queues are as others.
+//   - A confirm comes as soon as the message is in memory, so sooner than RabbitMQ's.
+//   - A refused login ends at once, without the pause of 3 s that RabbitMQ makes.
+//   - x-consistent-hash puts a key on another queue than RabbitMQ's plugin does. There
+//     are no other plugins, and no amq.rabbitmq.reply-to.
+//
+// # The sink
+//
+// A Server that is a Sink keeps nothing but the names of queues: the far end of a proxy
+// that is to be measured, so cheap for each message that the proxy is the bottleneck,
+// or that is to be tested with thousands of clients. It lets everybody in, says yes to
+// whatever is declared, swallows what is published and confirms it. None of the cues
+// but Cut, Kill and Restart means anything to it. What a consumer gets is told by the
+// arguments of its basic.consume:
 //
 //	x-flood     so many deliveries, made beforehand, as fast as they are taken; below 0 without end
 //	x-size      octets in the body of each
@@ -13,7 +43,4 @@
 //
 // A mandatory message whose key says that it is a probe comes back, as from an
 // exchange that nobody has bound by it.
-//
-// It must never be taken for a model of RabbitMQ: it routes nothing, stores
-// nothing, checks nothing and knows no prefetch.
 package fakebroker

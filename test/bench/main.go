@@ -37,6 +37,7 @@ func serveSink() error {
 	if err != nil {
 		return err
 	}
+	s.Sink = true
 	defer s.Close()
 	defer context.AfterFunc(ctx, s.Close)()
 	fmt.Println(s.Addr())

@@ -12,45 +12,15 @@ import (
 	"amqproxy/shard"
 )
 
-const patience = 10 * time.Second
-
-// start runs a Server for a test.
-func start(t *testing.T) *Server {
+// startSink runs a Server that is a sink.
+func startSink(t *testing.T) *Server {
 	t.Helper()
-	s, err := Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		if err := s.Serve(); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() {
-		s.Close()
-		serving.Wait()
-	})
-	return s
+	return start(t, func(s *Server) { s.Sink = true })
 }
 
-func dial(t *testing.T, s *Server) *amqp.Channel {
-	t.Helper()
-	conn, err := amqp.Dial("amqp://any:body@" + s.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	ch, err := conn.Channel()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ch
-}
-
-// TestKeeper: the proxy's keeper finds here all that it asks of a broker.
-func TestKeeper(t *testing.T) {
-	s := start(t)
+// TestSinkKeeper: the proxy's keeper finds here all that it asks of a broker.
+func TestSinkKeeper(t *testing.T) {
+	s := startSink(t)
 	k := keeper.New(s.Addr())
 	name := shard.Name{VHost: "/", Stream: "shard.a"}
 	login := shard.Login{User: "u", Password: "p"}
@@ -78,9 +48,9 @@ func TestKeeper(t *testing.T) {
 	}
 }
 
-// TestConfirms: every message is confirmed, in however many pieces it comes.
-func TestConfirms(t *testing.T) {
-	ch := dial(t, start(t))
+// TestSinkConfirms: every message is confirmed, in however many pieces it comes.
+func TestSinkConfirms(t *testing.T) {
+	ch := dial(t, startSink(t))
 	if err := ch.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +77,7 @@ func TestConfirms(t *testing.T) {
 func TestFlood(t *testing.T) {
 	for _, size := range []int{0, 16, 200_000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			ch := dial(t, start(t))
+			ch := dial(t, startSink(t))
 			const count = 1000
 			deliveries, err := ch.Consume("q", "c", true, false, false, false,
 				amqp.Table{"x-flood": int32(count), "x-size": int32(size), "x-exchange": "logs"})
@@ -136,7 +106,7 @@ func TestFlood(t *testing.T) {
 
 // TestEndlessFlood: it ends with its consumer.
 func TestEndlessFlood(t *testing.T) {
-	ch := dial(t, start(t))
+	ch := dial(t, startSink(t))
 	deliveries, err := ch.Consume("q", "c", true, false, false, false, amqp.Table{"x-flood": int32(-1), "x-size": int32(10)})
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +134,7 @@ func TestEndlessFlood(t *testing.T) {
 
 // TestEcho: what is published on a connection comes to its echo consumer.
 func TestEcho(t *testing.T) {
-	ch := dial(t, start(t))
+	ch := dial(t, startSink(t))
 	deliveries, err := ch.Consume("q", "", true, false, false, false, amqp.Table{"x-echo": true})
 	if err != nil {
 		t.Fatal(err)
@@ -185,12 +155,13 @@ func TestEcho(t *testing.T) {
 	}
 }
 
-// TestClose: a Server ends while it floods clients that read nothing.
-func TestClose(t *testing.T) {
+// TestSinkClose: a Server ends while it floods clients that read nothing.
+func TestSinkClose(t *testing.T) {
 	s, err := Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Sink = true
 	var serving sync.WaitGroup
 	serving.Go(func() { s.Serve() })
 	ch := dial(t, s)
