@@ -26,6 +26,7 @@ func run(m *testing.M) int {
 	}
 	rabbit = node
 	defer node.Close()
-	defer threeBrokers.close()
+	defer inCluster.close()
+	defer apart.close()
 	return m.Run()
 }

@@ -13,8 +13,10 @@ import (
 // notice that the proxy is silent and that its broker does not answer, and do not
 // wait for its return: its keys go to the next shard and everyone else's stay.
 // When both are back they return.
-func TestManyNodeDies(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyNodeDies(t *testing.T) { both(t, testManyNodeDies) }
+
+func testManyNodeDies(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const stream = "shard.dies"
 	m.declare(0, stream)
 	m.publish(0, stream, manyKeys, "before")
@@ -58,8 +60,10 @@ func TestManyNodeDies(t *testing.T) {
 
 // TestManyUnreachableBroker: what the others think of a silent node's broker counts
 // for as long as it is silent. When its proxy is back, its own word holds.
-func TestManyUnreachableBroker(t *testing.T) {
-	m := newMany(t, 1, "")
+func TestManyUnreachableBroker(t *testing.T) { both(t, testManyUnreachableBroker) }
+
+func testManyUnreachableBroker(t *testing.T, on *threeBrokers) {
+	m := newMany(t, on, 1, "")
 	nowhere := broker.Address(t) // where nobody listens
 	m.proxies[2].Replace("\ngossip: ", fmt.Sprintf("\nbroker-advertise: %s\ngossip: ", nowhere))
 	m.boot(0, 1, 2)
@@ -77,8 +81,10 @@ func TestManyUnreachableBroker(t *testing.T) {
 // TestManyForgottenStop: a node that stopped in order, and then starts alone and
 // without its state, is in use again when the others are there, who remember it as
 // stopped.
-func TestManyForgottenStop(t *testing.T) {
-	m := startMany(t, 1, "limits: {join-timeout: 500ms}")
+func TestManyForgottenStop(t *testing.T) { both(t, testManyForgottenStop) }
+
+func testManyForgottenStop(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 1, "limits: {join-timeout: 500ms}")
 	const stream = "shard.stopped"
 	m.declare(0, stream)
 	m.agree(stream, 3, 2*time.Second, m.proxies...)

@@ -13,8 +13,10 @@ import (
 
 // TestManyStrangers: a proxy with another label, another key or no key gets nothing
 // of the others, nor they of it; with theirs it does.
-func TestManyStrangers(t *testing.T) {
-	m := newMany(t, 1, "limits: {join-timeout: 1s}")
+func TestManyStrangers(t *testing.T) { both(t, testManyStrangers) }
+
+func testManyStrangers(t *testing.T, on *threeBrokers) {
+	m := newMany(t, on, 1, "limits: {join-timeout: 1s}")
 	ours, other := gossipKey(t), gossipKey(t)
 	gossip := fmt.Sprintf("label: %s}", m.vhost)
 	with := func(label, key string) string { return fmt.Sprintf("label: %s, secret-file: %s}", label, key) }

@@ -51,9 +51,11 @@ func (m *many) complete(streams []string, shards int, within time.Duration, prox
 // TestManyJoin: a node that joins has its shards for all streams in use within 2 s,
 // and exactly the keys of these shards move to it. It has joined when another
 // proxy says that it is alive, which is before it takes clients itself.
-func TestManyJoin(t *testing.T) {
+func TestManyJoin(t *testing.T) { both(t, testManyJoin) }
+
+func testManyJoin(t *testing.T, on *threeBrokers) {
 	const keys = 60
-	m := newMany(t, 2, "")
+	m := newMany(t, on, 2, "")
 	m.boot(0, 1)
 	var streams []string
 	for s := range 10 {
@@ -94,9 +96,11 @@ func TestManyJoin(t *testing.T) {
 // TestManyFirstClient: a proxy that starts and knows nothing takes no client
 // before it has the facts of the others and its own shards. It is so soon there
 // again that the others still think that it has never gone.
-func TestManyFirstClient(t *testing.T) {
+func TestManyFirstClient(t *testing.T) { both(t, testManyFirstClient) }
+
+func testManyFirstClient(t *testing.T, on *threeBrokers) {
 	const keys = 300
-	m := newMany(t, 2, "limits: {declare-timeout: 2s}") // a declare waits for the one that is gone
+	m := newMany(t, on, 2, "limits: {declare-timeout: 2s}") // a declare waits for the one that is gone
 	addr := broker.Address(t)
 	m.proxies[2].Replace("\nlisten: 127.0.0.1:0\n", "\nlisten: "+addr+"\n")
 	m.boot(0, 1, 2)
@@ -154,8 +158,10 @@ func (m *many) earliest(addr string) *amqp.Channel {
 
 // TestManyAnyOrder: three proxies that all were down start in any order, with what
 // their state files remember. When the last runs, all route as before.
-func TestManyAnyOrder(t *testing.T) {
-	m := startMany(t, 2, "limits: {join-timeout: 1s}")
+func TestManyAnyOrder(t *testing.T) { both(t, testManyAnyOrder) }
+
+func testManyAnyOrder(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "limits: {join-timeout: 1s}")
 	streams := []string{"shard.order-a", "shard.order-b"}
 	for i, s := range streams {
 		m.declare(i, s)

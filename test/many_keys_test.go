@@ -13,8 +13,10 @@ import (
 
 // TestManyWeight: a node whose definition has another weight gets another share,
 // by all proxies alike.
-func TestManyWeight(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyWeight(t *testing.T) { both(t, testManyWeight) }
+
+func testManyWeight(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const stream = "shard.weight"
 	m.declare(0, stream)
 	m.publish(0, stream, manyKeys, "before")
@@ -39,8 +41,10 @@ func TestManyWeight(t *testing.T) {
 
 // TestManyMoreShards: a node that is to have one more shard has it in use when it
 // takes clients again, and exactly that shard's keys move.
-func TestManyMoreShards(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyMoreShards(t *testing.T) { both(t, testManyMoreShards) }
+
+func testManyMoreShards(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const stream = "shard.more"
 	m.declare(0, stream)
 	m.publish(0, stream, manyKeys, "before")
@@ -87,8 +91,10 @@ func (m *many) agreeOn(stream string, shards []shard.Shard, within time.Duration
 
 // TestManyConverge: two seconds after the last of any events the tables of all
 // proxies are the same.
-func TestManyConverge(t *testing.T) {
-	m := startMany(t, 1, "")
+func TestManyConverge(t *testing.T) { both(t, testManyConverge) }
+
+func testManyConverge(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 1, "")
 	var streams []string
 	converge := func(what string, shards int, proxies ...int) {
 		t.Helper()

@@ -57,17 +57,17 @@ func wantAt(t *testing.T, predicted, found map[string]string) {
 // messages of every key in every queue.
 func (m *many) spread(shards []shard.Shard) map[string]map[string]int {
 	m.t.Helper()
-	conn, err := amqp.Dial(m.brokers[0].URL(m.vhost))
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	defer conn.Close()
-	ch, err := conn.Channel()
-	if err != nil {
-		m.t.Fatal(err)
-	}
 	found := map[string]map[string]int{}
 	for _, s := range shards {
+		conn, err := amqp.Dial(m.serving(s.Node, 0).URL(m.vhost))
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		defer conn.Close()
+		ch, err := conn.Channel()
+		if err != nil {
+			m.t.Fatal(err)
+		}
 		held, err := ch.QueueDeclarePassive(s.Queue, true, false, false, false, nil)
 		if err != nil {
 			m.t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 // no key moves; when too few brokers are left to lead them they leave, and they
 // return with their leaders.
 func TestManyQuorum(t *testing.T) {
-	m := newMany(t, 1, "")
+	m := newMany(t, inCluster, 1, "")
 	for _, p := range m.proxies {
 		p.Replace("{shards-per-node: 1}", "{shards-per-node: 1, queue-arguments: {x-queue-type: quorum}}")
 	}

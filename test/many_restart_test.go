@@ -16,8 +16,10 @@ const crowdKeys = 300
 
 // TestManyRollingCrashes: while publishers run through all proxies, each proxy is
 // killed and starts again. No key is ever in two shards.
-func TestManyRollingCrashes(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyRollingCrashes(t *testing.T) { both(t, testManyRollingCrashes) }
+
+func testManyRollingCrashes(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const stream = "shard.crashes"
 	m.declare(0, stream)
 	c := m.startCrowd(stream, crowdKeys, 0, 1, 2)
@@ -40,8 +42,10 @@ func TestManyRollingCrashes(t *testing.T) {
 // TestManyRollingStops: the same with proxies that stop in order. By design the
 // keys of a node that has stopped are where the table without it has them, so that
 // each key is at home or there, and nowhere else.
-func TestManyRollingStops(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyRollingStops(t *testing.T) { both(t, testManyRollingStops) }
+
+func testManyRollingStops(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const stream = "shard.stops"
 	m.declare(0, stream)
 	c := m.startCrowd(stream, crowdKeys, 0, 1, 2)
@@ -106,8 +110,10 @@ func (m *many) lost(i int, at ...int) {
 
 // TestManyFirstMessages: whoever publishes through whatever proxy when declare-ok
 // has come finds the keys where everybody has them.
-func TestManyFirstMessages(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyFirstMessages(t *testing.T) { both(t, testManyFirstMessages) }
+
+func testManyFirstMessages(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const streams, keys = 30, 60
 	declarers, publishers := make([]*amqp.Channel, 3), make([]*amqp.Channel, 3)
 	for i := range m.proxies {

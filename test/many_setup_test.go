@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,46 +24,62 @@ type many struct {
 	gossip  []string
 	vhost   string
 	extra   string // more configuration for all
+	apart   bool   // the brokers are in no cluster
 }
 
-// threeBrokers is one cluster for all tests of this kind: each takes a vhost of
-// its own, and leaves all brokers running.
-var threeBrokers lazyCluster
+// inCluster and apart are three brokers for all tests of this kind: each takes a vhost of
+// its own, and leaves all brokers running. Those apart know nothing of each other.
+var (
+	inCluster = &threeBrokers{start: broker.StartCluster}
+	apart     = &threeBrokers{start: broker.StartApart}
+)
 
-type lazyCluster struct {
+type threeBrokers struct {
+	start func(ctx context.Context, count int, o broker.Options) ([]*broker.Node, error)
 	once  sync.Once
 	nodes []*broker.Node
 	err   error
 }
 
-func (l *lazyCluster) get() ([]*broker.Node, error) {
-	l.once.Do(func() { l.nodes, l.err = broker.StartCluster(context.Background(), 3, broker.Options{}) })
+// both runs a test with brokers in a cluster, and with brokers that are in none.
+func both(t *testing.T, test func(*testing.T, *threeBrokers)) {
+	t.Run("cluster", func(t *testing.T) { test(t, inCluster) })
+	t.Run("apart", func(t *testing.T) { test(t, apart) })
+}
+
+func (l *threeBrokers) get() ([]*broker.Node, error) {
+	l.once.Do(func() { l.nodes, l.err = l.start(context.Background(), 3, broker.Options{}) })
 	return l.nodes, l.err
 }
 
 // close ends the brokers, if any were started.
-func (l *lazyCluster) close() {
+func (l *threeBrokers) close() {
 	for _, n := range l.nodes {
 		n.Close()
 	}
 }
 
 // startMany starts the proxies, with perNode shards on each node.
-func startMany(t *testing.T, perNode int, extra string) *many {
+func startMany(t *testing.T, on *threeBrokers, perNode int, extra string) *many {
 	t.Helper()
-	m := newMany(t, perNode, extra)
+	m := newMany(t, on, perNode, extra)
 	m.boot(0, 1, 2)
 	return m
 }
 
 // newMany is startMany without the start.
-func newMany(t *testing.T, perNode int, extra string) *many {
+func newMany(t *testing.T, on *threeBrokers, perNode int, extra string) *many {
 	t.Helper()
-	nodes, err := threeBrokers.get()
+	nodes, err := on.get()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &many{t: t, brokers: nodes, vhost: nodes[0].VHost(t), extra: extra}
+	m := &many{t: t, brokers: nodes, vhost: nodes[0].VHost(t), extra: extra, apart: on == apart}
+	for _, n := range nodes[1:] { // in a cluster it is there already
+		if err := n.PutVHost(t.Context(), m.vhost); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for range nodes {
 		m.gossip = append(m.gossip, broker.Address(t))
 	}
@@ -260,7 +277,7 @@ func (m *many) where(stream string, onlyBrokers ...int) map[string]string {
 		if s.Stream != stream {
 			continue
 		}
-		for k := range m.drain(onlyBrokers[0], s.Queue) {
+		for k := range m.drain(m.serving(s.Node, onlyBrokers[0]), s.Queue) {
 			if before, twice := found[k]; twice {
 				m.t.Errorf("%s is in %s and in %s", k, before, s.Queue)
 			}
@@ -270,12 +287,23 @@ func (m *many) where(stream string, onlyBrokers ...int) map[string]string {
 	return found
 }
 
+// serving is the broker where the shards of a node can be read: in a cluster any.
+func (m *many) serving(node string, any int) *broker.Node {
+	if i := slices.IndexFunc(m.brokers, func(n *broker.Node) bool { return n.Name() == node }); m.apart && i >= 0 {
+		return m.brokers[i]
+	}
+	return m.brokers[any]
+}
+
 // drain empties one queue past the proxy and tells which keys it held; a queue
 // that is down holds none.
-func (m *many) drain(brokerIndex int, queue string) map[string]bool {
+func (m *many) drain(from *broker.Node, queue string) map[string]bool {
 	m.t.Helper()
-	conn, err := amqp.Dial(m.brokers[brokerIndex].URL(m.vhost))
+	conn, err := amqp.Dial(from.URL(m.vhost))
 	if err != nil {
+		if m.apart {
+			return nil
+		}
 		m.t.Fatal(err)
 	}
 	defer conn.Close()

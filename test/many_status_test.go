@@ -13,8 +13,10 @@ import (
 
 // TestManyStatus: the command shows the same members, streams and shards whichever
 // proxy it asks, as JSON and as tables.
-func TestManyStatus(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyStatus(t *testing.T) { both(t, testManyStatus) }
+
+func testManyStatus(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	streams := []string{"shard.status-a", "shard.status-b"}
 	for i, s := range streams {
 		m.declare(i, s)
@@ -66,8 +68,10 @@ func TestManyStatus(t *testing.T) {
 
 // TestManyStatusOfLost: a proxy that has ended and one that has crashed are told
 // apart by the others, and shown with their shards.
-func TestManyStatusOfLost(t *testing.T) {
-	m := startMany(t, 1, "")
+func TestManyStatusOfLost(t *testing.T) { both(t, testManyStatusOfLost) }
+
+func testManyStatusOfLost(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 1, "")
 	const stream = "shard.status"
 	m.declare(0, stream)
 	m.complete([]string{stream}, 3, 2*time.Second, 0, 1, 2)

@@ -26,8 +26,10 @@ func moved(before, after map[string]string) (keys []string) {
 
 // TestManyDeclareIsEverywhere: declare-ok through one proxy means that all
 // proxies send every key to the same queue.
-func TestManyDeclareIsEverywhere(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyDeclareIsEverywhere(t *testing.T) { both(t, testManyDeclareIsEverywhere) }
+
+func testManyDeclareIsEverywhere(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const stream = "shard.everywhere"
 	m.declare(1, stream)
 	m.agree(stream, 6, 2*time.Second, m.proxies...)
@@ -49,8 +51,10 @@ func TestManyDeclareIsEverywhere(t *testing.T) {
 
 // TestManyCrashAndQuickReturn: a proxy that crashes and returns within the grace
 // moves no key, and knows its streams.
-func TestManyCrashAndQuickReturn(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyCrashAndQuickReturn(t *testing.T) { both(t, testManyCrashAndQuickReturn) }
+
+func testManyCrashAndQuickReturn(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const stream = "shard.quick"
 	m.declare(0, stream)
 	m.publish(0, stream, manyKeys, "before")
@@ -69,8 +73,10 @@ func TestManyCrashAndQuickReturn(t *testing.T) {
 
 // TestManyLostForGood: after the grace, a silent node's keys go elsewhere, and no
 // others; when it is back, they return.
-func TestManyLostForGood(t *testing.T) {
-	m := startMany(t, 2, "limits: {lost-grace: 1s}")
+func TestManyLostForGood(t *testing.T) { both(t, testManyLostForGood) }
+
+func testManyLostForGood(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "limits: {lost-grace: 1s}")
 	const stream = "shard.lost"
 	m.declare(0, stream)
 	m.publish(0, stream, manyKeys, "before")
@@ -107,8 +113,10 @@ func (m *many) onlyMoved(before, after map[string]string, i int) {
 
 // TestManyOrderlyStop: a proxy that stops in order takes its shards out of the
 // tables before it ends.
-func TestManyOrderlyStop(t *testing.T) {
-	m := startMany(t, 1, "")
+func TestManyOrderlyStop(t *testing.T) { both(t, testManyOrderlyStop) }
+
+func testManyOrderlyStop(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 1, "")
 	const stream = "shard.stop"
 	m.declare(0, stream)
 	m.publish(0, stream, manyKeys, "before")
@@ -129,8 +137,10 @@ func TestManyOrderlyStop(t *testing.T) {
 
 // TestManyBrokerDies: the broker's own proxy tells of it within 2 s, its keys go
 // to the next shard and everyone else's stay; when it is back they return.
-func TestManyBrokerDies(t *testing.T) {
-	m := startMany(t, 2, "")
+func TestManyBrokerDies(t *testing.T) { both(t, testManyBrokerDies) }
+
+func testManyBrokerDies(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 2, "")
 	const stream = "shard.broker"
 	m.declare(0, stream)
 	m.publish(0, stream, manyKeys, "before")
@@ -154,8 +164,10 @@ func TestManyBrokerDies(t *testing.T) {
 
 // TestManyDeleteWhileAway: what was deleted while a node was away is not brought
 // back by its state file.
-func TestManyDeleteWhileAway(t *testing.T) {
-	m := startMany(t, 1, "")
+func TestManyDeleteWhileAway(t *testing.T) { both(t, testManyDeleteWhileAway) }
+
+func testManyDeleteWhileAway(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 1, "")
 	const stream = "shard.deleted"
 	m.declare(0, stream)
 	m.agree(stream, 3, 2*time.Second, m.proxies...)
@@ -174,8 +186,10 @@ func TestManyDeleteWhileAway(t *testing.T) {
 
 // TestManyDeclaresAtOnce: of two declares with different types at the same moment
 // on two nodes, one holds everywhere.
-func TestManyDeclaresAtOnce(t *testing.T) {
-	m := startMany(t, 1, "")
+func TestManyDeclaresAtOnce(t *testing.T) { both(t, testManyDeclaresAtOnce) }
+
+func testManyDeclaresAtOnce(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 1, "")
 	for round := range 5 {
 		stream := fmt.Sprintf("shard.race-%d", round)
 		kinds := []string{"x-consistent-hash", "x-random"}
@@ -215,12 +229,14 @@ func TestManyDeclaresAtOnce(t *testing.T) {
 
 // TestManyHeal: a shard and a binding that a user removes are there again within
 // two seconds.
-func TestManyHeal(t *testing.T) {
-	m := startMany(t, 1, "")
+func TestManyHeal(t *testing.T) { both(t, testManyHeal) }
+
+func testManyHeal(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 1, "")
 	const stream = "shard.heal"
 	m.declare(0, stream)
 	queue := fmt.Sprintf("stream: %s - %s - 0", stream, m.brokers[1].Name())
-	conn, err := amqp.Dial(m.brokers[0].URL(m.vhost))
+	conn, err := amqp.Dial(m.brokers[1].URL(m.vhost))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,8 +276,10 @@ func TestManyHeal(t *testing.T) {
 }
 
 // TestManySecondProxy: a second proxy for the same node refuses to start.
-func TestManySecondProxy(t *testing.T) {
-	m := startMany(t, 1, "")
+func TestManySecondProxy(t *testing.T) { both(t, testManySecondProxy) }
+
+func testManySecondProxy(t *testing.T, on *threeBrokers) {
+	m := startMany(t, on, 1, "")
 	twin := daemon.New(t, m.config(0, 1)+"\nlog: {level: info}\n")
 	twin.Replace(m.gossip[0], "127.0.0.1:0")
 	if err := twin.TryBoot(); err == nil {

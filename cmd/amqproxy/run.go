@@ -120,10 +120,7 @@ func serve(cfg *config.Config) error {
 		}
 		adminAddr = ln.Addr().String()
 		h := admin.Handler(admin.Sources{
-			Version: versionText(), Node: cfg.Node, Broker: cfg.Broker, Ping: func(ctx context.Context) error {
-				_, err := keeper.Ping(ctx, cfg.Broker)
-				return err
-			},
+			Version: versionText(), Node: cfg.Node, Broker: cfg.Broker, Ping: func(ctx context.Context) error { return keeper.Ping(ctx, cfg.Broker) },
 			Streams: n, Proxy: server, Draining: func() bool { return ctx.Err() != nil },
 		})
 		running.Go(func() {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -203,6 +204,13 @@ func (k *Keeper) Count(ctx context.Context, vhost string, queues []string, login
 		return nil
 	})
 	return counts, err
+}
+
+// Knows tells whether the broker knows any of these queues: those of a node that is down
+// in its cluster, too.
+func (k *Keeper) Knows(ctx context.Context, vhost string, queues []string, login shard.Login) (bool, error) {
+	counts, err := k.Count(ctx, vhost, queues, login)
+	return slices.ContainsFunc(counts, func(c Counts) bool { return !c.Gone }), err
 }
 
 // noQueue tells a queue that is not there from one whose node is down: only the

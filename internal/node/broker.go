@@ -30,43 +30,25 @@ func (n *Node) watchBrokers(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		up, cluster := n.answers(ctx, n.cfg.Name, n.keeper.Broker())
-		n.knowsCluster(cluster)
-		n.homeAnswers(ctx, up)
+		n.homeAnswers(ctx, n.answers(ctx, n.cfg.Name, n.keeper.Broker()))
 		for node, broker := range n.lostBrokers() {
-			up, _ := n.answers(ctx, node, broker)
-			n.lostAnswers(node, up)
+			n.lostAnswers(node, n.answers(ctx, node, broker))
 		}
+		n.watchBeside(ctx, time.Now())
 		n.watchLeaders(ctx, time.Now())
 	}
 }
 
-// answers pings a broker and says whether it counts as up, and the name of its cluster
-// if it has told that.
-func (n *Node) answers(ctx context.Context, node, broker string) (up bool, cluster string) {
+// answers pings a broker and says whether it counts as up.
+func (n *Node) answers(ctx context.Context, node, broker string) bool {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	cluster, err := keeper.Ping(ctx, broker)
-	if err == nil {
+	if keeper.Ping(ctx, broker) == nil {
 		n.silent[node] = 0
 	} else {
 		n.silent[node]++
 	}
-	return n.silent[node] < pingsToFail, cluster
-}
-
-// knowsCluster tells all of a new name of this node's broker's cluster.
-func (n *Node) knowsCluster(name string) {
-	n.mu.Lock()
-	news := name != "" && name != n.clustered
-	if news {
-		n.clustered = name
-		n.tellCondition()
-	}
-	n.mu.Unlock()
-	if news {
-		n.reconcile()
-	}
+	return n.silent[node] < pingsToFail
 }
 
 // firstPing looks for the broker before the others hear that this node is there:
@@ -74,8 +56,7 @@ func (n *Node) knowsCluster(name string) {
 func (n *Node) firstPing() {
 	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
 	defer cancel()
-	var err error
-	if n.clustered, err = keeper.Ping(ctx, n.keeper.Broker()); err != nil {
+	if keeper.Ping(ctx, n.keeper.Broker()) != nil {
 		n.log.Warn("the broker does not answer: its shards are used when it does", zap.String("broker", n.keeper.Broker()))
 		n.silent[n.cfg.Name] = pingsToFail
 		n.condition = BrokerDown

@@ -60,8 +60,7 @@ const (
 type nodeFact struct {
 	ID        string    `json:"id"` // the proxy's gossip identity
 	Condition Condition `json:"condition"`
-	Broker    string    `json:"broker"`            // host:port at which others reach its broker
-	Cluster   string    `json:"cluster,omitempty"` // the name of its broker's cluster, as that tells it
+	Broker    string    `json:"broker"` // host:port at which others reach its broker
 	Version   string    `json:"version,omitempty"`
 }
 

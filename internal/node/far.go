@@ -61,31 +61,99 @@ func (n *Node) keeperFor(node string) *keeper.Keeper {
 // deleted at another that is not in one cluster with it. Guarded by Node.mu, but for
 // making, which belongs to the stream of that name.
 type removal struct {
+	stream  *stream
+	by      string   // the node where it was deleted
+	queues  []string // its shards
 	making  chan struct{}
 	dueAt   time.Time
 	pause   time.Duration
 	working bool
 }
 
-// deletedApart tells whether a stream was deleted at a broker that is not in one cluster
-// with ours. n.mu is held.
-func (n *Node) deletedApart(st *membership.State, name shard.Name) bool {
-	f, known := st.Facts[streamKey(name)]
-	if !known || !f.Deleted() || f.Owner == n.cfg.ID {
-		return false
-	}
-	for _, m := range n.members {
-		if m.id == f.Owner {
-			return m.clustered != "" && n.clustered != "" && m.clustered != n.clustered
+// besideAgain is how long a node counts as apart before the broker is asked again: one may
+// join the cluster.
+const besideAgain = 10 * time.Second
+
+// watchBeside finds out which nodes' brokers are in one cluster with ours: it knows their
+// shards, then. Once it is so it stays so.
+func (n *Node) watchBeside(ctx context.Context, now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for node := range n.members {
+		if node == n.cfg.Name || n.beside[node] || n.condition != Running || now.Sub(n.asking[node]) < besideAgain {
+			continue
+		}
+		for _, s := range n.streams {
+			if queues := s.seen[node]; len(queues) > 0 {
+				n.asking[node] = now
+				n.working.Go(func() { n.askBeside(ctx, node, s, queues) })
+				break
+			}
 		}
 	}
-	return false
 }
 
-// removes begins the removal of the exchange of a stream that is gone. Who uses the name
-// waits until it is done. n.mu is held.
-func (n *Node) removes(s *stream) {
-	n.removals[s.name] = &removal{making: s.making, pause: retryMin}
+// askBeside asks our broker about shards of another node.
+func (n *Node) askBeside(ctx context.Context, node string, s *stream, queues []string) (beside bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.DeclareTimeout)
+	defer cancel()
+	beside, err = n.keeper.Knows(ctx, s.name.VHost, queues, s.settings.Local)
+	if err != nil || !beside {
+		return beside, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.beside[node] {
+		n.beside[node] = true
+		n.republish()
+	}
+	return true, nil
+}
+
+// deletedBy is the node that has deleted a stream; "" if it was this one, or is not known.
+// n.mu is held.
+func (n *Node) deletedBy(st *membership.State, name shard.Name) string {
+	f, known := st.Facts[streamKey(name)]
+	if !known || !f.Deleted() || f.Owner == n.cfg.ID {
+		return ""
+	}
+	for node, m := range n.members {
+		if m.id == f.Owner {
+			return node
+		}
+	}
+	return ""
+}
+
+// missedDeletes finds the streams that were deleted elsewhere while this node was away.
+func (n *Node) missedDeletes(before membership.Memory) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	st := n.cluster.State()
+	for _, f := range before.Facts {
+		kind, name, _, ok := parseKey(f.Key)
+		if !ok || kind != "stream" || f.Deleted() || n.streams[name] != nil {
+			continue
+		}
+		if by := n.deletedBy(st, name); by != "" {
+			n.removes(n.newStream(name), by)
+		}
+	}
+	n.republish()
+}
+
+// removes begins the removal of the exchange of a stream that another node has deleted,
+// unless our broker is in one cluster with that one's. Who uses the name waits until it is
+// done. n.mu is held.
+func (n *Node) removes(s *stream, by string) {
+	if n.beside[by] {
+		return
+	}
+	queues := s.seen[by]
+	if len(queues) == 0 { // we have not heard of them, but know what they are called
+		queues = []string{shard.QueueName(s.settings.QueuePrefix, s.name.Stream, by, 0)}
+	}
+	n.removals[s.name] = &removal{stream: s, by: by, queues: queues, making: s.making, pause: retryMin}
 	c := n.changes[s.name]
 	if c == nil {
 		c = &change{deleting: true}
@@ -126,11 +194,10 @@ func (n *Node) remove(ctx context.Context, name shard.Name, r *removal) {
 	if !wanted {
 		return
 	}
-	settings, match := n.cfg.Rules.Match(name.VHost, name.Stream)
-	if !match {
-		settings = n.cfg.Rules.Ended()
+	beside, err := n.askBeside(ctx, r.by, r.stream, r.queues)
+	if err == nil && !beside {
+		err = n.keeper.Remove(ctx, name, r.stream.settings.Local)
 	}
-	err := n.keeper.Remove(ctx, name, settings.Local)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r.working = false

@@ -62,8 +62,9 @@ type Node struct {
 	quorum    map[shard.Queue]*leader          // of quorum shards whose nodes do not serve
 	members   map[string]member
 	condition Condition
-	clustered string          // the cluster of this node's broker; "" while it has not told
-	dead      map[string]bool // nodes that are silent and whose broker is down too
+	beside    map[string]bool      // nodes whose brokers are in one cluster with ours, as far as it is known
+	asking    map[string]time.Time // when that was asked last
+	dead      map[string]bool      // nodes that are silent and whose broker is down too
 	removals  map[shard.Name]*removal
 	far       map[string]*keeper.Keeper // for brokers that are in no cluster with ours, by address
 	running   context.Context           // of Run; nil before
@@ -81,6 +82,8 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		holds:     map[shard.Queue]int{},
 		quorum:    map[shard.Queue]*leader{},
 		dead:      map[string]bool{},
+		beside:    map[string]bool{},
+		asking:    map[string]time.Time{},
 		removals:  map[shard.Name]*removal{},
 		far:       map[string]*keeper.Keeper{},
 		silent:    map[string]int{},
@@ -90,6 +93,9 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 	n.tellCondition()
 	n.forgetHolds(cluster.State()) // what was said before this start holds for no session of now
 	n.reconcile()
+	if cfg.State != nil {
+		n.missedDeletes(cfg.State.Remembered())
+	}
 	return n
 }
 
@@ -125,7 +131,7 @@ func (n *Node) Stop() {
 }
 
 func (n *Node) tellCondition() {
-	n.set(nodeKey(n.cfg.Name), nodeFact{ID: n.cfg.ID, Condition: n.condition, Broker: n.cfg.Broker, Cluster: n.clustered, Version: n.cfg.Version})
+	n.set(nodeKey(n.cfg.Name), nodeFact{ID: n.cfg.ID, Condition: n.condition, Broker: n.cfg.Broker, Version: n.cfg.Version})
 }
 
 // keepWord says again what holds for this node when the others had remembered
@@ -198,8 +204,8 @@ func (n *Node) reconcile() {
 			delete(n.streams, name)
 			n.withdraw(name)
 			s.gone = true
-			if s.state != Ended && n.deletedApart(st, name) {
-				n.removes(s)
+			if by := n.deletedBy(st, name); by != "" && s.state != Ended {
+				n.removes(s, by)
 			}
 		}
 	}
@@ -227,6 +233,12 @@ func (n *Node) follow(name shard.Name, p placement) {
 		s.whole, s.waitTill = false, n.patience()
 	}
 	s.fact, s.place = p.fact, p
+	for node, shards := range p.shards {
+		s.seen[node] = nil
+		for _, sh := range shards {
+			s.seen[node] = append(s.seen[node], sh.Queue)
+		}
+	}
 	switch {
 	case !p.fact.Destroyed:
 		n.retire(s)
@@ -263,7 +275,7 @@ func (n *Node) publish(places map[shard.Name]placement) {
 	brokers := make(map[string]shard.Broker, len(n.members))
 	for node, m := range n.members {
 		if node != n.cfg.Name && m.broker != "" {
-			brokers[node] = m.reached(n.members[n.cfg.Name])
+			brokers[node] = m.reached(n.members[n.cfg.Name], n.beside[node])
 		}
 	}
 	n.snapshot.Store(shard.NewSnapshot(n.cfg.Name, n.cfg.Rules, tables, others, queues, brokers))

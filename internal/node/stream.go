@@ -46,6 +46,7 @@ type stream struct {
 
 	fact     streamFact
 	place    placement
+	seen     map[string][]string // the shards that each node told of last
 	retired  []*retiree
 	state    State
 	reason   string // why it failed
@@ -61,7 +62,7 @@ type stream struct {
 
 // newStream is a stream that a policy makes of name, or has made.
 func (n *Node) newStream(name shard.Name) *stream {
-	s := &stream{name: name, node: n.cfg.Name, counters: &shard.Counters{}, state: Making, making: make(chan struct{}, 1), tries: &tries{}, waitTill: n.patience()}
+	s := &stream{name: name, node: n.cfg.Name, counters: &shard.Counters{}, state: Making, making: make(chan struct{}, 1), tries: &tries{}, seen: map[string][]string{}, waitTill: n.patience()}
 	var match bool
 	if s.settings, match = n.cfg.Rules.Match(name.VHost, name.Stream); !match {
 		s.settings, s.state = n.cfg.Rules.Ended(), Ended
@@ -139,6 +140,7 @@ func (n *Node) work(ctx context.Context, s *stream) {
 		n.heal(ctx, s)
 	case Ended:
 	default:
+		n.save() // what is made here must not be forgotten by a crash: see missedDeletes
 		n.ensure(ctx, s)
 	}
 	n.drain(ctx, s)

@@ -19,14 +19,13 @@ type member struct {
 	presence  membership.Presence
 	since     time.Time
 	broker    string
-	clustered string // the cluster of its broker
 	addr      string
 	version   string
 }
 
 // reached is how the broker of a node is reached from another node.
-func (m member) reached(from member) shard.Broker {
-	b := shard.Broker{Address: m.broker, Beside: m.clustered != "" && m.clustered == from.clustered}
+func (m member) reached(from member, beside bool) shard.Broker {
+	b := shard.Broker{Address: m.broker, Beside: beside}
 	if loopback(m.broker) && host(m.addr) != host(from.addr) {
 		b.Address = ""
 		b.Apart = fmt.Sprintf("node '%s' tells of its broker as %s, which is itself for everybody: it needs broker-advertise", m.node, m.broker)
@@ -68,7 +67,7 @@ func membersOf(st *membership.State, began time.Time) map[string]member {
 		if len(key) > 5 && key[:5] == "node/" {
 			if f, ok := read[nodeFact](st, key); ok {
 				name := key[5:]
-				all[name] = member{node: name, id: f.ID, condition: f.Condition, presence: membership.Lost, since: began, broker: f.Broker, clustered: f.Cluster, version: f.Version}
+				all[name] = member{node: name, id: f.ID, condition: f.Condition, presence: membership.Lost, since: began, broker: f.Broker, version: f.Version}
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,6 +56,25 @@ func StartCluster(ctx context.Context, count int, o Options) ([]*Node, error) {
 	o.Config = fmt.Sprintf("cluster_formation.peer_discovery_backend = classic_config\n"+
 		"cluster_formation.classic_config.nodes.1 = %s@localhost\n", names[0]) + o.Config
 	return start(ctx, o, names)
+}
+
+// StartApart starts count brokers that know nothing of each other, side by side.
+func StartApart(ctx context.Context, count int, o Options) ([]*Node, error) {
+	if o.Name == "" {
+		o.Name = uniqueName()
+	}
+	nodes, failed := make([]*Node, count), make([]error, count)
+	var all sync.WaitGroup
+	for i := range count {
+		one := o
+		one.Name = fmt.Sprintf("%s-%d", o.Name, i+1)
+		all.Go(func() { nodes[i], failed[i] = Start(ctx, one) })
+	}
+	all.Wait()
+	if err := errors.Join(failed...); err != nil {
+		return nil, errors.Join(err, closeAll(slices.DeleteFunc(nodes, func(n *Node) bool { return n == nil })))
+	}
+	return nodes, nil
 }
 
 func uniqueName() string { return "broker-" + strings.ToLower(rand.Text()[:8]) }
