@@ -248,8 +248,9 @@ func (c *Cluster) Join(ctx context.Context) (int, error) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		n, err := c.tryJoin()
-		if n > 0 || ctx.Err() != nil || len(c.unseen()) == 0 {
+		addrs := c.others(false) // who gossips with us already has not told its facts by that
+		n, err := c.tryJoin(addrs)
+		if n > 0 || ctx.Err() != nil || len(addrs) == 0 {
 			if n == 0 && err != nil {
 				c.log.Warn("no other proxy was found; they are looked for again and again", zap.Error(err))
 			}
@@ -263,8 +264,8 @@ func (c *Cluster) Join(ctx context.Context) (int, error) {
 	}
 }
 
-func (c *Cluster) tryJoin() (int, error) {
-	addrs := c.unseen()
+// tryJoin exchanges all facts with whoever answers at these addresses.
+func (c *Cluster) tryJoin(addrs []string) (int, error) {
 	if len(addrs) == 0 {
 		return 0, nil
 	}
@@ -273,15 +274,16 @@ func (c *Cluster) tryJoin() (int, error) {
 	return n, err
 }
 
-// unseen are the addresses at which nobody is known to be alive.
-func (c *Cluster) unseen() []string {
+// others are the addresses where other members may be; unseen leaves out those at which
+// somebody is known to be alive.
+func (c *Cluster) others(unseen bool) []string {
 	seen := map[string]bool{c.Addr(): true, c.cfg.Listen: true, c.cfg.Advertise: true}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var lost []string
 	for _, m := range c.members {
 		if m.Presence == Alive {
-			seen[m.Addr] = true
+			seen[m.Addr] = seen[m.Addr] || unseen
 		} else {
 			lost = append(lost, m.Addr)
 		}

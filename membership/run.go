@@ -34,7 +34,7 @@ func (c *Cluster) Run(ctx context.Context) {
 			if c.list == nil {
 				continue // nobody to join, ever
 			}
-			if _, err := c.tryJoin(); err != nil {
+			if _, err := c.tryJoin(c.others(true)); err != nil {
 				c.log.Debug("some proxies can't be found", zap.Error(err))
 			}
 			c.look()

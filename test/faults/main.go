@@ -18,6 +18,8 @@ type options struct {
 	seed          uint64
 	only          *regexp.Regexp
 	short, plugin bool
+	apart         bool // the brokers are in no cluster
+	definition    string
 	json, proxy   string
 }
 
@@ -44,9 +46,14 @@ func readOptions() (o options, err error) {
 	flag.StringVar(&only, "only", "", "a regular expression: only the faults that match")
 	flag.BoolVar(&o.short, "short", false, "only the faults that are quick to run")
 	flag.BoolVar(&o.plugin, "plugin", false, "run the faults against the plugin too")
+	flag.BoolVar(&o.apart, "apart", false, "three brokers that are in no cluster")
+	flag.StringVar(&o.definition, "definition", "", "the options of the stream's definition, as in 'on-unavailable: wait, retry-nacked: true'")
 	flag.StringVar(&o.json, "json", "", "where every run's figures go")
 	flag.StringVar(&o.proxy, "proxy", "bin/amqproxy", "the amqproxy binary")
 	flag.Parse()
+	if o.apart && o.plugin {
+		return o, errors.New("the plugin needs a cluster")
+	}
 	o.only, err = regexp.Compile(only)
 	return o, err
 }

@@ -21,6 +21,7 @@ const bootTime = 30 * time.Second
 // proxy is one amqproxy, running or not. It keeps its addresses over its restarts.
 type proxy struct {
 	binary, dir         string
+	definition          string // its options
 	addr, admin, gossip string
 	release             []func()
 	cmd                 *exec.Cmd
@@ -28,8 +29,8 @@ type proxy struct {
 }
 
 // newProxy reserves what a proxy needs; the configuration is written by configure.
-func newProxy(binary string) (p *proxy, err error) {
-	p = &proxy{binary: binary}
+func newProxy(binary, definition string) (p *proxy, err error) {
+	p = &proxy{binary: binary, definition: definition}
 	if p.dir, err = os.MkdirTemp("", "amqproxy-faults-"); err != nil {
 		return nil, err
 	}
@@ -57,9 +58,10 @@ state-dir: %s
 admin: {listen: "%s"}
 gossip: {listen: "%s", join: [%s]}
 parameters: {shards-per-node: %d}
+definitions: {faults: {%s}}
 policies:
-  - {name: faults, pattern: '^shard\.'}
-`, beside.Name(), p.addr, beside.Addr(), p.dir, p.admin, p.gossip, strings.Join(join, ", "), perNode)
+  - {name: faults, pattern: '^shard\.', stream-definition: faults}
+`, beside.Name(), p.addr, beside.Addr(), p.dir, p.admin, p.gossip, strings.Join(join, ", "), perNode, p.definition)
 	return os.WriteFile(p.file("amqproxy.yaml"), []byte(text), 0o600)
 }
 

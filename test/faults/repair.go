@@ -28,12 +28,12 @@ func (w *world) repair(ctx context.Context) error {
 
 // purge empties the stream, so that the next run does not meet the messages of this.
 func (w *world) purge(ctx context.Context) error {
-	conn, ch, err := open(ctx, w.brokers[0].URL(w.stream.vhost()))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	for _, s := range w.stream.shards {
+	for i, s := range w.stream.shards {
+		conn, ch, err := open(ctx, w.brokers[i/perNode].URL(w.stream.vhost()))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
 		if _, err := ch.QueuePurge(s.Queue, false); err != nil {
 			return fmt.Errorf("purge '%s': %w", s.Queue, err)
 		}

@@ -18,6 +18,7 @@ type world struct {
 	brokers []*broker.Node
 	proxies []*proxy
 	stream  *through
+	apart   bool  // the brokers are in no cluster
 	runs    int   // so far; tells a run's messages from those of the runs before
 	vhosts  int   // that were made for the plugin
 	broken  error // why no further run would mean anything
@@ -36,11 +37,15 @@ func (w *world) start(ctx context.Context, o options) (err error) {
 	if o.plugin {
 		options.Plugins = []string{"rabbitmq_sharding", "rabbitmq_consistent_hash_exchange"}
 	}
-	if w.brokers, err = broker.StartCluster(ctx, nodes, options); err != nil {
+	start := broker.StartCluster
+	if w.apart = o.apart; o.apart {
+		start = broker.StartApart
+	}
+	if w.brokers, err = start(ctx, nodes, options); err != nil {
 		return err
 	}
 	for range w.brokers {
-		p, err := newProxy(o.proxy)
+		p, err := newProxy(o.proxy, o.definition)
 		if p != nil {
 			w.proxies = append(w.proxies, p)
 		}
