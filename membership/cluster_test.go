@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"go.uber.org/zap"
 )
 
@@ -269,4 +270,30 @@ func TestRestartKeepsWhatWasKnown(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestJoinExchangesFacts even with those that the new member has heard of by gossip
+// already, which tells of members only: they think it alive still.
+func TestJoinExchangesFacts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := newNetwork(t, names(2)...)
+		quiet := Config{Tune: func(c *memberlist.Config) { c.PushPullInterval = 0 }} // no exchange but Join's
+		nodes := n.cluster(t, 2, quiet)
+		nodes[0].Set("stream/x", "old")
+		eventually(t, time.Second, agree(nodes, 2))
+		memory := nodes[1].Memory()
+		nodes[1].crash()
+		nodes[0].Set("stream/x", nil)
+		quiet.ID, quiet.Remember = "id-n1", memory
+		again := n.start(t, "n1", quiet)
+		eventually(t, 20*time.Second, func() error {
+			if again.alive() < 2 {
+				return errors.New("it has heard of nobody")
+			}
+			return nil
+		})
+		if again.join(t, time.Second) == 0 || value(again, "stream/x") != "" {
+			t.Errorf("after it has joined the fact is %q", value(again, "stream/x"))
+		}
+	})
 }
