@@ -15,7 +15,7 @@ const failedTicks = 4
 type again struct {
 	entry
 	copied
-	waits bool // for its own shard: it is on its way for the first time
+	waits bool // it is on its way for the first time
 }
 
 // nacked tells whether the broker has nacked the message; otherwise it has come back.
@@ -49,7 +49,7 @@ func (c *Conn) giveUp(ch *channel, m again, out *Out) {
 	case ch.tx:
 		ch.wants.lost = true
 	case ch.ledger == nil:
-		c.tally.all.dropped++
+		c.countDropped(&m)
 	}
 	c.unstored(ch, m, out)
 }
@@ -126,9 +126,6 @@ func (c *Conn) blame(ch *channel, g *leg, key uint64) {
 
 // fails notes that a shard does not take what it should.
 func (c *Conn) fails(queue uint32) {
-	if c.failed == nil {
-		c.failed = map[uint32]int{}
-	}
 	c.failed[queue] = failedTicks
 }
 
@@ -160,11 +157,13 @@ func (c *Conn) sendAgain(ch *channel, out *Out) {
 }
 
 // pickAgain picks the best shard that has not failed and can be reached, and its leg.
-// What was nacked may go to one that has: not every nack is the shard's fault. What waits
-// for its shard goes to no other.
+// What was nacked, or has not come back often, may go to one that has: not every nack is
+// the shard's fault. With "wait" a message goes to its own shard only.
 func (c *Conn) pickAgain(ch *channel, m *again, t *shard.Table, hash uint64, out *Out) (i int, g *leg, w way) {
-	if m.waits {
-		i = t.Pick(hash)
+	if m.waits || t.Settings.OnUnavailable == shard.Wait {
+		if i = t.Pick(hash); ch.ledger != nil && !m.nacked() && c.hasFailed(t.ID(i)) {
+			return i, nil, wayNone
+		}
 		g, w, _ = c.way(ch, t, i, out)
 		return i, g, w
 	}
@@ -173,7 +172,7 @@ func (c *Conn) pickAgain(ch *channel, m *again, t *shard.Table, hash uint64, out
 		return w == wayNone || w == wayRefused
 	}
 	i = t.PickBut(hash, func(i int) bool { return ch.ledger != nil && c.hasFailed(t.ID(i)) || away(i) })
-	if i < 0 && m.nacked() {
+	if i < 0 && (m.nacked() || m.flags.timesBack() < maxBack) {
 		i = t.PickBut(hash, away)
 	}
 	if i < 0 {
@@ -234,6 +233,17 @@ func (c *Conn) sentAgain(ch *channel, g *leg, t *shard.Table, i int, m again) {
 	m.queue = t.ID(i)
 	ch.ledger.sendAgain(g.book, m.entry)
 	c.keepAgain(ch, g, t, m)
+}
+
+func (c *Conn) countDropped(m *again) {
+	c.tally.all.dropped++
+	if m.frames == nil {
+		return
+	}
+	exchange, _, _ := m.to()
+	if t, _ := c.exchange(exchange); t != nil {
+		c.tally.stream(t.Counters).dropped++
+	}
 }
 
 func (c *Conn) countAgain(t *shard.Table, m *again) {

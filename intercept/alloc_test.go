@@ -166,7 +166,7 @@ func BenchmarkBatch(b *testing.B) {
 // BenchmarkLedger is what a confirmed publish to a stream costs beyond one that passes:
 // its entry, and its part of an ack for a hundred.
 func BenchmarkLedger(b *testing.B) {
-	l := newLedger(confirms{on: true}, &copies{})
+	l := newLedger(confirms{on: true}, &copies{}, nil)
 	b.ReportAllocs()
 	for i := range b.N {
 		l.publish(0, uint64(i), 1, false)
@@ -180,7 +180,7 @@ func BenchmarkLedger(b *testing.B) {
 // BenchmarkLedgerKept is the same with a copy of each message.
 func BenchmarkLedgerKept(b *testing.B) {
 	var c copies
-	l, message := newLedger(confirms{on: true}, &c), make([]byte, 200)
+	l, message := newLedger(confirms{on: true}, &c, nil), make([]byte, 200)
 	b.ReportAllocs()
 	for i := range b.N {
 		l.publish(0, uint64(i), 1, false)

@@ -53,6 +53,19 @@ const (
 	entryDone                             // it is settled
 )
 
+// The highest bits of the flags count how often a message has come back, up to maxBack.
+const (
+	backShift = 6
+	maxBack   = 3
+)
+
+func (f entryFlags) timesBack() int { return int(f >> backShift) }
+
+// backOnceMore are the flags of a message that has come back once more than one with f.
+func (f entryFlags) backOnceMore() entryFlags {
+	return f&(1<<backShift-1) | entryFlags(min(f.timesBack()+1, maxBack))<<backShift
+}
+
 func (g *book) push(e entry) {
 	g.sent++
 	g.entries.push(e)

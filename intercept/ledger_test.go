@@ -197,7 +197,7 @@ func TestLedger(t *testing.T) {
 		for range rapid.IntRange(0, 5).Draw(t, "before") {
 			before.publish()
 		}
-		n.l = newLedger(before, &n.copies)
+		n.l = newLedger(before, &n.copies, nil)
 		n.sent = int(before.sent)
 		for range rapid.IntRange(1, 3).Draw(t, "legs") {
 			n.legs = append(n.legs, &naiveLeg{bad: map[int]bool{}})

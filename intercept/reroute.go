@@ -64,7 +64,10 @@ func (c *Conn) needsLedger(ch *channel) {
 	if ch.ledger != nil {
 		return
 	}
-	ch.ledger = newLedger(ch.confirms, &c.copies)
+	if c.failed == nil {
+		c.failed = map[uint32]int{}
+	}
+	ch.ledger = newLedger(ch.confirms, &c.copies, c.failed)
 	c.ledgers++
 	for _, g := range ch.more {
 		if g != nil {
@@ -173,6 +176,14 @@ func (c *Conn) dueAgain(ch *channel, g *leg, frames []byte) again {
 		m.flags |= entryMandatory
 	}
 	if ch.ledger != nil {
+		most := entryFlags(0) // of those that it may be
+		ch.ledger.candidates(g.book, m.key, func(e *entry) bool {
+			if e.flags&entryHeld == 0 && e.flags.timesBack() > most.timesBack() {
+				most = e.flags
+			}
+			return true
+		})
+		m.flags |= most.backOnceMore() &^ (1<<backShift - 1)
 		m.tag = ch.ledger.cameBack(g.book)
 	}
 	return m

@@ -27,6 +27,8 @@ var (
 	returned    = desc("messages_unroutable_returned_total", "Messages that the broker returned.")
 	rerouted    = desc("messages_rerouted_total", "Messages for a stream that came back and were sent to another shard.")
 	retried     = desc("messages_retried_total", "Messages for a stream that were nacked and sent again: each may be there twice.")
+	dropped     = desc("messages_dropped_total", "Messages without confirms that no shard could take, and that were not mandatory.")
+	links       = desc("publish_links", "Links of clients' connections to the brokers of other nodes that are open.")
 	refused     = desc("channel_errors_total", "Channels that the proxy closed with an error of its own.")
 
 	streamPublished = desc("stream_messages_published_total", "Messages that clients published to a stream.", "vhost", "stream")
@@ -34,6 +36,7 @@ var (
 	streamReturned  = desc("stream_messages_unroutable_returned_total", "Messages for a stream that the broker returned.", "vhost", "stream")
 	streamRerouted  = desc("stream_messages_rerouted_total", "Messages for a stream that came back and were sent to another shard.", "vhost", "stream")
 	streamRetried   = desc("stream_messages_retried_total", "Messages for a stream that were nacked and sent again: each may be there twice.", "vhost", "stream")
+	streamDropped   = desc("stream_messages_dropped_total", "Messages without confirms that no shard could take, and that were not mandatory.", "vhost", "stream")
 	streamRefused   = desc("stream_methods_refused_total", "Methods that were refused on a stream.", "vhost", "stream")
 	streamShards    = desc("stream_shards", "Shards of a stream that are in use.", "vhost", "stream")
 )
@@ -68,6 +71,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count(returned, t.Messages.Returned.Load())
 	count(rerouted, t.Messages.Rerouted.Load())
 	count(retried, t.Messages.Retried.Load())
+	count(dropped, t.Messages.Dropped.Load())
+	put(links, prometheus.GaugeValue, float64(t.Links.Load()))
 	count(refused, t.Messages.Refused.Load())
 
 	for _, s := range c.s.Streams.Streams() {
@@ -76,6 +81,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		count(streamReturned, s.Returned, s.VHost, s.Stream)
 		count(streamRerouted, s.Rerouted, s.VHost, s.Stream)
 		count(streamRetried, s.Retried, s.VHost, s.Stream)
+		count(streamDropped, s.Dropped, s.VHost, s.Stream)
 		count(streamRefused, s.Refused, s.VHost, s.Stream)
 		put(streamShards, prometheus.GaugeValue, float64(s.Shards), s.VHost, s.Stream)
 	}

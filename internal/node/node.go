@@ -251,9 +251,11 @@ func (n *Node) follow(name shard.Name, p placement) {
 // publish makes a new Snapshot. n.mu is held.
 func (n *Node) publish(places map[shard.Name]placement) {
 	now := time.Now()
-	serves := map[string]bool{}
+	serves := map[bool]map[string]bool{false: {}, true: {}} // by whether messages wait
 	for node, m := range n.members {
-		serves[node] = m.serves(now, n.cfg.LostGrace, n.dead[node])
+		for waits := range serves {
+			serves[waits][node] = m.serves(now, n.cfg.LostGrace, n.dead[node], waits)
+		}
 	}
 	tables := make(map[shard.Name]*shard.Table, len(places))
 	queues, retiring := n.told.standings()
@@ -264,7 +266,7 @@ func (n *Node) publish(places map[shard.Name]placement) {
 		if !n.settle(s, now) {
 			others[name] = shard.Unknown
 		}
-		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(n.ready(name, p, serves), s.readable(n.cfg.Name)...), s.counters)
+		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(n.ready(name, p, serves[s.settings.OnUnavailable == shard.Wait]), s.readable(n.cfg.Name)...), s.counters)
 	}
 	for name, what := range n.none {
 		others[name] = what.verdict

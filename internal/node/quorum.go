@@ -43,7 +43,7 @@ func (n *Node) watchLeaders(ctx context.Context, now time.Time) {
 	wanted, changed := map[shard.Queue]bool{}, false
 	for name, s := range n.streams {
 		for node, shards := range s.place.shards {
-			if n.members[node].serves(now, n.cfg.LostGrace, n.dead[node]) {
+			if n.members[node].serves(now, n.cfg.LostGrace, n.dead[node], false) {
 				continue
 			}
 			for _, sh := range shards {

@@ -27,6 +27,7 @@ type StreamStatus struct {
 	Returned   uint64   `json:"messages_returned"`
 	Rerouted   uint64   `json:"messages_rerouted"`
 	Retried    uint64   `json:"messages_retried"`
+	Dropped    uint64   `json:"messages_dropped"`
 	Refused    uint64   `json:"methods_refused"`
 	Difference []string `json:"differences,omitempty"`
 }
@@ -93,7 +94,7 @@ func (n *Node) Streams() []StreamStatus {
 			VHost: name.VHost, Stream: name.Stream, State: state, Reason: reason,
 			Type: cmp.Or(t.Declared.Type, "adopted"), HashOn: t.HashOn().String(), Policy: s.settings.Policy,
 			Shards: len(t.Shards), Digest: t.Digest(), Published: s.counters.Published.Load(), Delivered: s.counters.Delivered.Load(),
-			Returned: s.counters.Returned.Load(), Rerouted: s.counters.Rerouted.Load(), Retried: s.counters.Retried.Load(),
+			Returned: s.counters.Returned.Load(), Rerouted: s.counters.Rerouted.Load(), Retried: s.counters.Retried.Load(), Dropped: s.counters.Dropped.Load(),
 			Refused: s.counters.Refused.Load(), Difference: s.differs,
 		})
 	}

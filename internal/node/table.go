@@ -47,13 +47,16 @@ func loopback(addr string) bool {
 // silent keeps its own for the grace, so that a crash and a quick return move no
 // key, unless its broker is known to be down. Of one that is not silent, its own
 // word holds.
-func (m member) serves(now time.Time, grace time.Duration, brokerDown bool) bool {
+//
+// With waits, messages wait for their shards: a broker that is down is no reason to send
+// their keys elsewhere.
+func (m member) serves(now time.Time, grace time.Duration, brokerDown, waits bool) bool {
 	switch {
-	case m.condition == BrokerDown || m.condition == Stopping:
+	case m.condition == Stopping || m.condition == BrokerDown && !waits:
 		return false
 	case m.presence == membership.Alive:
 		return true
-	case brokerDown:
+	case brokerDown && !waits:
 		return false
 	}
 	return now.Sub(m.since) < grace

@@ -39,19 +39,24 @@ func TestServes(t *testing.T) {
 	for name, c := range map[string]struct {
 		m          member
 		brokerDown bool
+		waits      bool
 		want       bool
 	}{
-		"alive":                           {m: member{condition: Running}, want: true},
-		"alive, starting":                 {m: member{condition: Starting}, want: true},
-		"its broker is down":              {m: member{condition: BrokerDown}},
-		"alive again, its broker too":     {m: member{condition: Running}, brokerDown: true, want: true},
-		"stopping":                        {m: member{condition: Stopping}},
-		"lost a moment ago":               {m: member{condition: Running, presence: membership.Lost, since: short}, want: true},
-		"lost a moment ago with its node": {m: member{condition: Running, presence: membership.Lost, since: short}, brokerDown: true},
-		"lost for longer than the grace":  {m: member{condition: Running, presence: membership.Lost, since: long}},
-		"stopped, and now lost":           {m: member{condition: Stopping, presence: membership.Lost, since: short}},
+		"alive":                                          {m: member{condition: Running}, want: true},
+		"alive, starting":                                {m: member{condition: Starting}, want: true},
+		"its broker is down":                             {m: member{condition: BrokerDown}},
+		"alive again, its broker too":                    {m: member{condition: Running}, brokerDown: true, want: true},
+		"stopping":                                       {m: member{condition: Stopping}},
+		"lost a moment ago":                              {m: member{condition: Running, presence: membership.Lost, since: short}, want: true},
+		"lost a moment ago with its node":                {m: member{condition: Running, presence: membership.Lost, since: short}, brokerDown: true},
+		"lost for longer than the grace":                 {m: member{condition: Running, presence: membership.Lost, since: long}},
+		"its broker is down, and messages wait":          {m: member{condition: BrokerDown}, waits: true, want: true},
+		"stopping, and messages wait":                    {m: member{condition: Stopping}, waits: true},
+		"lost with its node, and messages wait":          {m: member{condition: BrokerDown, presence: membership.Lost, since: short}, brokerDown: true, waits: true, want: true},
+		"lost for long with its node, and messages wait": {m: member{condition: BrokerDown, presence: membership.Lost, since: long}, brokerDown: true, waits: true},
+		"stopped, and now lost":                          {m: member{condition: Stopping, presence: membership.Lost, since: short}},
 	} {
-		if got := c.m.serves(now, grace, c.brokerDown); got != c.want {
+		if got := c.m.serves(now, grace, c.brokerDown, c.waits); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
