@@ -107,7 +107,10 @@ func (c *conn) fill() error {
 		}
 		n, err := c.Read(c.reader.Space())
 		c.reader.Filled(n)
-		frozen := c.server.control.frozen.wait(c.gone)
+		frozen := c.server.control.frozen.shutNow() != nil
+		if !c.server.control.frozen.wait(c.gone) {
+			return net.ErrClosed
+		}
 		switch {
 		case n > 0:
 			return nil
@@ -121,13 +124,15 @@ func (c *conn) fill() error {
 // batch takes all whole frames that were read. An error ends the connection.
 func (c *conn) batch() error {
 	for {
-		c.out.wait(c.gone)
+		if !c.out.wait(c.gone) {
+			return net.ErrClosed
+		}
 		f, err := c.reader.Next()
 		if f != nil {
 			err = c.locked(func() error { return c.frame(f) })
 		}
 		var refused *frame.ConnError
-		if errors.As(err, &refused) {
+		if errors.As(err, &refused) && !c.closing {
 			c.refuse(refused)
 			return nil
 		}
@@ -137,7 +142,9 @@ func (c *conn) batch() error {
 		if f == nil {
 			break
 		}
-		c.throttle(f)
+		if !c.throttle(f) {
+			return net.ErrClosed
+		}
 	}
 	if err := c.locked(c.payConfirms); err != nil {
 		return err
@@ -157,20 +164,22 @@ func (c *conn) locked(do func() error) error {
 	return do()
 }
 
-// throttle waits behind a content while publishers are blocked.
-func (c *conn) throttle(f frame.Frame) {
+// throttle waits behind a content while publishers are blocked; false when the client
+// is gone.
+func (c *conn) throttle(f frame.Frame) bool {
 	alarm := &c.server.control.alarm
 	if f.Type() != frame.TypeHeader && f.Type() != frame.TypeBody || alarm.shutNow() == nil || c.closing {
-		return
+		return true
 	}
 	if c.can.blocked {
 		reason := c.server.control.blockedReason()
 		c.out.send(frame.Build(nil, 0, frame.ConnectionBlocked).ShortStr(reason).End())
 	}
-	alarm.wait(c.gone)
-	if c.can.blocked {
+	open := alarm.wait(c.gone)
+	if open && c.can.blocked {
 		c.out.send(frame.Build(nil, 0, frame.ConnectionUnblocked).End())
 	}
+	return open
 }
 
 // refuse sends connection.close. Nothing but the answer is taken from then on, and no
@@ -214,12 +223,12 @@ func (c *conn) frame(f frame.Frame) error {
 		return nil
 	case f.Type() == frame.TypeHeartbeat && n == 0 && len(f.Payload()) == 0:
 		return nil
-	case f.Type() == frame.TypeHeartbeat:
-		return &frame.ConnError{Code: frame.UnexpectedFrame, Text: octets(f)}
-	case f.Type() > frame.TypeBody:
-		return &frame.ConnError{Code: frame.FrameError, Text: octets(f) + ": unknown_frame"}
 	case c.next != 0:
 		return c.handshake(f)
+	case f.Type() == frame.TypeHeartbeat:
+		return &frame.ConnError{Code: frame.UnexpectedFrame, Text: octets(f)}
+	case f.Type() == 0, f.Type() > frame.TypeBody:
+		return &frame.ConnError{Code: frame.FrameError, Text: octets(f) + ": unknown_frame"}
 	case n == 0:
 		return c.connection(f)
 	}
