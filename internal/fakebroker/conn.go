@@ -27,6 +27,7 @@ type conn struct {
 	vhost      *vhost // nil until connection.open
 	user       string
 	next       frame.Method  // of the handshake; 0 when it is over
+	until      time.Time     // when the handshake, or our close, has taken too long
 	silence    time.Duration // how long the client may be silent; 0 is for ever
 	beat       time.Duration // of the heartbeats; 0 for none
 	can        capabilities
@@ -46,7 +47,7 @@ func newConn(nc net.Conn, s *Server) *conn {
 	c := &conn{
 		Conn: nc, server: s, out: newOutbox(),
 		beats: make(chan time.Duration, 1), gone: make(chan struct{}),
-		next: frame.ConnectionStartOk, silence: handshakeTimeout,
+		next: frame.ConnectionStartOk, until: time.Now().Add(handshakeTimeout),
 		frameMax: frameMax, channels: map[uint16]*channel{},
 	}
 	c.reader = frame.NewReader(&growing{}, frame.PreTuneMax)
@@ -100,11 +101,11 @@ func (c *conn) greeted() bool {
 // fill reads what is there.
 func (c *conn) fill() error {
 	for {
-		if c.silence > 0 {
-			c.SetReadDeadline(time.Now().Add(c.silence))
-		} else {
-			c.SetReadDeadline(time.Time{})
+		deadline := c.until
+		if deadline.IsZero() && c.silence > 0 {
+			deadline = time.Now().Add(c.silence)
 		}
+		c.SetReadDeadline(deadline)
 		n, err := c.Read(c.reader.Space())
 		c.reader.Filled(n)
 		frozen := c.server.control.frozen.shutNow() != nil
@@ -165,7 +166,7 @@ func (c *conn) locked(do func() error) error {
 }
 
 // throttle waits behind a content while publishers are blocked; false when the client
-// is gone.
+// is gone. What came before has its confirms first.
 func (c *conn) throttle(f frame.Frame) bool {
 	alarm := &c.server.control.alarm
 	if f.Type() != frame.TypeHeader && f.Type() != frame.TypeBody || alarm.shutNow() == nil || c.closing {
@@ -175,6 +176,7 @@ func (c *conn) throttle(f frame.Frame) bool {
 		reason := c.server.control.blockedReason()
 		c.out.send(frame.Build(nil, 0, frame.ConnectionBlocked).ShortStr(reason).End())
 	}
+	c.locked(c.payConfirms)
 	open := alarm.wait(c.gone)
 	if open && c.can.blocked {
 		c.out.send(frame.Build(nil, 0, frame.ConnectionUnblocked).End())
@@ -188,7 +190,7 @@ func (c *conn) refuse(e *frame.ConnError) {
 	c.locked(c.leave)
 	c.reader.Drop()
 	c.out.add(func(dst []byte) []byte { return frame.AppendConnClose(dst, e) })
-	c.closing, c.silence = true, lastWords
+	c.closing, c.until = true, time.Now().Add(lastWords)
 }
 
 // leave takes the connection out of its vhost.

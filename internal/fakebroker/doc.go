@@ -17,6 +17,7 @@
 //
 //   - Nothing is on disk: what is stored is gone with the process, and all of it stays
 //     in memory, durable or not. Kill forgets nothing, not even what is not durable.
+//   - A malformed table in the arguments of a method is taken as far as it goes.
 //   - There is no cluster, no management, no policy, and no permission: who is let in
 //     may do everything.
 //   - A quorum queue is taken and is a classic one: it has no leader to lose and no
