@@ -61,8 +61,8 @@ func TestNoTimeToLive(t *testing.T) {
 func TestExpires(t *testing.T) {
 	s := start(t)
 	ch := dial(t, s)
-	const ms = 80
-	declare(t, ch, "unused", amqp.Table{"x-expires": int32(ms)})
+	const ms = 1000
+	declare(t, ch, "unused", amqp.Table{"x-expires": int32(80)})
 	declare(t, ch, "used", amqp.Table{"x-expires": int32(ms)})
 	_, err := ch.Consume("used", "c", true, false, false, false, nil)
 	must(t, err)
