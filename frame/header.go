@@ -123,13 +123,3 @@ func AppendContent(dst []byte, ch uint16, properties, body []byte, max int) []by
 	}
 	return dst
 }
-
-// Properties are the flags and values of header frame f, as they lie behind the body
-// size; nil if the frame is too short to have any.
-func Properties(f Frame) []byte {
-	p := f.Payload()
-	if len(p) < headerFixed+2 {
-		return nil
-	}
-	return p[headerFixed:]
-}

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -197,10 +198,11 @@ func (p *embeddedPlay) normal(name string, f frame.Frame) string {
 func TestEmbeddedConformance(t *testing.T) {
 	t.Parallel()
 	cases := embeddedCases(t)
-	if len(cases) < 100 {
-		t.Errorf("there are %d cases, want at least 100", len(cases))
+	if len(cases) < 200 {
+		t.Errorf("there are %d cases, want at least 200", len(cases))
 	}
-	vhost := func(i int) string { return fmt.Sprintf("embedded-case-%03d", i) }
+	run := strings.ToLower(rand.Text()[:8])
+	vhost := func(i int) string { return fmt.Sprintf("embedded-%s-%03d", run, i) }
 	s := embeddedStart(t, func(s *fakebroker.Server) {
 		for i := range cases {
 			s.VHosts = append(s.VHosts, vhost(i))

@@ -47,20 +47,21 @@ func embeddedLab(t *testing.T) (*fakebroker.Server, *daemon.Proxy) {
 func embeddedConsume(t *testing.T, url, v string, count int) map[string]int {
 	t.Helper()
 	all := make(chan amqp.Delivery)
+	var feeding sync.WaitGroup
+	t.Cleanup(feeding.Wait) // behind the close of the connections, which ends it
 	for range 3 {
 		ch := streamOpen(t, streamDial(t, url))
 		sessionMust(t, ch.Qos(20, 0, false))
 		deliveries, err := ch.Consume(v, "", false, false, false, false, nil)
 		sessionMust(t, err)
-		go func() { // ends with its connection
+		feeding.Go(func() {
 			for d := range deliveries {
 				select {
 				case all <- d:
 				case <-t.Context().Done():
-					return
 				}
 			}
-		}()
+		})
 	}
 	got := map[string]int{}
 	for range count {
@@ -109,6 +110,39 @@ func TestEmbeddedStream(t *testing.T) {
 	sessionMust(t, ch.ExchangeDelete(v, false, false))
 	wants := streamOpen(t, streamDial(t, url))
 	streamWantError(t, wants.ExchangeDeclarePassive(v, "direct", true, false, false, false, nil), amqp.NotFound)
+}
+
+// TestEmbeddedRestart: a broker that was killed comes back with what was acked, and
+// the stream goes on.
+func TestEmbeddedRestart(t *testing.T) {
+	t.Parallel()
+	const v, count = "logs.restart", 200
+	s, p := embeddedLab(t)
+	url := p.URL("guest", "guest", "/")
+	ch := streamOpen(t, streamDial(t, url))
+	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	streamDeclare(t, ch, v, "direct")
+	streamConfirm(t, ch)
+	streamPublish(t, ch, streamKeyed(v, streamKeys("key", count)...)...)
+	s.Kill()
+	streamNext(t, closed, "end of the channel")
+	sessionMust(t, s.Restart())
+	daemon.Eventually(t, streamPatience, func() error {
+		conn, err := amqp.Dial(url)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		ch, err := conn.Channel()
+		if err != nil {
+			return err
+		}
+		_, err = ch.QueueDeclarePassive(v, true, false, false, false, nil)
+		return err
+	})
+	if got := embeddedConsume(t, url, v, count); len(got) != count {
+		t.Errorf("%d different messages came, want %d", len(got), count)
+	}
 }
 
 // TestEmbeddedFaults: through the proxy each publish has its fate, whatever the broker

@@ -67,7 +67,7 @@ func (ch *channel) pay() {
 		for n < len(owed) && owed[n].acked == owed[0].acked && len(ch.waiting) == 0 {
 			n++
 		}
-		// Like RabbitMQ, which has nacked alone only what has a neighbour.
+		// RabbitMQ says so of a single nack, too.
 		ch.sendConfirm(owed[n-1], n > 1 || !owed[0].acked && len(ch.waiting) == 0)
 		owed = owed[n:]
 	}

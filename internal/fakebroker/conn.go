@@ -27,6 +27,7 @@ type conn struct {
 	vhost      *vhost // nil until connection.open
 	user       string
 	next       frame.Method  // of the handshake; 0 when it is over
+	until      time.Time     // when the handshake, or our close, has taken too long
 	silence    time.Duration // how long the client may be silent; 0 is for ever
 	beat       time.Duration // of the heartbeats; 0 for none
 	can        capabilities
@@ -46,7 +47,7 @@ func newConn(nc net.Conn, s *Server) *conn {
 	c := &conn{
 		Conn: nc, server: s, out: newOutbox(),
 		beats: make(chan time.Duration, 1), gone: make(chan struct{}),
-		next: frame.ConnectionStartOk, silence: handshakeTimeout,
+		next: frame.ConnectionStartOk, until: time.Now().Add(handshakeTimeout),
 		frameMax: frameMax, channels: map[uint16]*channel{},
 	}
 	c.reader = frame.NewReader(&growing{}, frame.PreTuneMax)
@@ -100,14 +101,17 @@ func (c *conn) greeted() bool {
 // fill reads what is there.
 func (c *conn) fill() error {
 	for {
-		if c.silence > 0 {
-			c.SetReadDeadline(time.Now().Add(c.silence))
-		} else {
-			c.SetReadDeadline(time.Time{})
+		deadline := c.until
+		if deadline.IsZero() && c.silence > 0 {
+			deadline = time.Now().Add(c.silence)
 		}
+		c.SetReadDeadline(deadline)
 		n, err := c.Read(c.reader.Space())
 		c.reader.Filled(n)
-		frozen := c.server.control.frozen.wait(c.gone)
+		frozen := c.server.control.frozen.shutNow() != nil
+		if !c.server.control.frozen.wait(c.gone) {
+			return net.ErrClosed
+		}
 		switch {
 		case n > 0:
 			return nil
@@ -121,13 +125,15 @@ func (c *conn) fill() error {
 // batch takes all whole frames that were read. An error ends the connection.
 func (c *conn) batch() error {
 	for {
-		c.out.wait(c.gone)
+		if !c.out.wait(c.gone) {
+			return net.ErrClosed
+		}
 		f, err := c.reader.Next()
 		if f != nil {
 			err = c.locked(func() error { return c.frame(f) })
 		}
 		var refused *frame.ConnError
-		if errors.As(err, &refused) {
+		if errors.As(err, &refused) && !c.closing {
 			c.refuse(refused)
 			return nil
 		}
@@ -137,7 +143,9 @@ func (c *conn) batch() error {
 		if f == nil {
 			break
 		}
-		c.throttle(f)
+		if !c.throttle(f) {
+			return net.ErrClosed
+		}
 	}
 	if err := c.locked(c.payConfirms); err != nil {
 		return err
@@ -157,20 +165,23 @@ func (c *conn) locked(do func() error) error {
 	return do()
 }
 
-// throttle waits behind a content while publishers are blocked.
-func (c *conn) throttle(f frame.Frame) {
+// throttle waits behind a content while publishers are blocked; false when the client
+// is gone. What came before has its confirms first.
+func (c *conn) throttle(f frame.Frame) bool {
 	alarm := &c.server.control.alarm
 	if f.Type() != frame.TypeHeader && f.Type() != frame.TypeBody || alarm.shutNow() == nil || c.closing {
-		return
+		return true
 	}
 	if c.can.blocked {
 		reason := c.server.control.blockedReason()
 		c.out.send(frame.Build(nil, 0, frame.ConnectionBlocked).ShortStr(reason).End())
 	}
-	alarm.wait(c.gone)
-	if c.can.blocked {
+	c.locked(c.payConfirms)
+	open := alarm.wait(c.gone)
+	if open && c.can.blocked {
 		c.out.send(frame.Build(nil, 0, frame.ConnectionUnblocked).End())
 	}
+	return open
 }
 
 // refuse sends connection.close. Nothing but the answer is taken from then on, and no
@@ -179,7 +190,7 @@ func (c *conn) refuse(e *frame.ConnError) {
 	c.locked(c.leave)
 	c.reader.Drop()
 	c.out.add(func(dst []byte) []byte { return frame.AppendConnClose(dst, e) })
-	c.closing, c.silence = true, lastWords
+	c.closing, c.until = true, time.Now().Add(lastWords)
 }
 
 // leave takes the connection out of its vhost.
@@ -214,12 +225,12 @@ func (c *conn) frame(f frame.Frame) error {
 		return nil
 	case f.Type() == frame.TypeHeartbeat && n == 0 && len(f.Payload()) == 0:
 		return nil
-	case f.Type() == frame.TypeHeartbeat:
-		return &frame.ConnError{Code: frame.UnexpectedFrame, Text: octets(f)}
-	case f.Type() > frame.TypeBody:
-		return &frame.ConnError{Code: frame.FrameError, Text: octets(f) + ": unknown_frame"}
 	case c.next != 0:
 		return c.handshake(f)
+	case f.Type() == frame.TypeHeartbeat:
+		return &frame.ConnError{Code: frame.UnexpectedFrame, Text: octets(f)}
+	case f.Type() == 0, f.Type() > frame.TypeBody:
+		return &frame.ConnError{Code: frame.FrameError, Text: octets(f) + ": unknown_frame"}
 	case n == 0:
 		return c.connection(f)
 	}

@@ -2,6 +2,7 @@ package fakebroker
 
 import (
 	"fmt"
+	"net"
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -110,6 +111,7 @@ func TestGone(t *testing.T) {
 func TestSlowConsumer(t *testing.T) {
 	s := start(t)
 	slow := rawDial(t, s)
+	must(t, slow.Conn.(*net.TCPConn).SetReadBuffer(64<<10)) // and the kernel takes no more of its own
 	slow.login()
 	slow.send(`1 queue.declare queue="q"`, `1 basic.consume queue="q" no-ack nowait`)
 	slow.wantText(`1 queue.declare-ok queue="q"`)

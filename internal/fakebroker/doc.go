@@ -17,11 +17,12 @@
 //
 //   - Nothing is on disk: what is stored is gone with the process, and all of it stays
 //     in memory, durable or not. Kill forgets nothing, not even what is not durable.
+//   - A malformed table in the arguments of a method is taken as far as it goes.
 //   - There is no cluster, no management, no policy, and no permission: who is let in
 //     may do everything.
-//   - A queue of any x-queue-type is a classic one; a quorum queue has no delivery
-//     limit, and a stream has no offsets.
-//   - x-max-priority has as many priorities as it says; lazy queues are as others.
+//   - A quorum queue is taken and is a classic one: it has no leader to lose and no
+//     delivery limit. A queue of type stream is refused with 540.
+//   - Lazy queues are as others. x-max-priority is real.
 //   - A confirm comes as soon as the message is in memory, so sooner than RabbitMQ's.
 //   - A refused login ends at once, without the pause of 3 s that RabbitMQ makes.
 //   - x-consistent-hash puts a key on another queue than RabbitMQ's plugin does. There

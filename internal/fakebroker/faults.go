@@ -150,18 +150,17 @@ func (g *gate) shutNow() <-chan struct{} {
 	return g.opened
 }
 
-// wait returns when the gate is open, or who waits is gone.
-func (g *gate) wait(gone <-chan struct{}) (waited bool) {
+// wait returns when the gate is open; false when who waits is gone.
+func (g *gate) wait(gone <-chan struct{}) bool {
 	for {
 		opened := g.shutNow()
 		if opened == nil {
-			return waited
+			return true
 		}
-		waited = true
 		select {
 		case <-opened:
 		case <-gone:
-			return true
+			return false
 		}
 	}
 }

@@ -182,6 +182,29 @@ func TestKill(t *testing.T) {
 	wantBodies(t, dial(t, s), "q")
 }
 
+// TestKillAndRestart: as often and as quickly as one likes.
+func TestKillAndRestart(t *testing.T) {
+	s := start(t)
+	for range 50 {
+		s.Kill()
+		must(t, s.Restart())
+	}
+	declare(t, dial(t, s), "q", nil)
+}
+
+// TestKillFrozen: what a client sent meanwhile is lost with it.
+func TestKillFrozen(t *testing.T) {
+	s := start(t)
+	ch := dial(t, s)
+	declare(t, ch, "q", nil)
+	s.Freeze()
+	must(t, ch.Publish("", "q", false, false, amqp.Publishing{}))
+	s.Kill()
+	s.Thaw()
+	must(t, s.Restart())
+	wantBodies(t, dial(t, s), "q")
+}
+
 // TestCloseFrozen: a Server ends even so.
 func TestCloseFrozen(t *testing.T) {
 	s := start(t)

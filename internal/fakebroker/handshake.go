@@ -124,7 +124,7 @@ func (c *conn) open(a *frame.Args) error {
 	if v == nil {
 		return &frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("vhost %s not found", name), Method: frame.ConnectionOpen}
 	}
-	c.vhost, c.next, c.silence = v, 0, 2*c.beat
+	c.vhost, c.next, c.until, c.silence = v, 0, time.Time{}, 2*c.beat
 	c.out.add(func(dst []byte) []byte { return frame.Build(dst, 0, frame.ConnectionOpenOk).ShortStr("").End() })
 	return nil
 }

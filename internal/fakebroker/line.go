@@ -52,7 +52,12 @@ func (l *line) insert(e *entry) {
 		l.entries = append(l.entries, e)
 		return
 	}
-	if l.head > 0 && e.before(l.first()) {
+	if e.before(l.first()) {
+		if l.head == 0 {
+			// So much that pop does not close the gap before it was worth it.
+			l.head = l.len()/4 + 16
+			l.entries = append(make([]*entry, l.head), l.entries...)
+		}
 		l.head--
 		l.entries[l.head] = e
 		return

@@ -181,6 +181,3 @@ func without(t frame.Table, name string) frame.Table {
 func (m *message) appendTo(dst []byte, ch *channel) []byte {
 	return frame.AppendContent(dst, ch.number, m.properties, m.body, ch.conn.frameMax)
 }
-
-// String is for tests and their failures.
-func (m *message) String() string { return fmt.Sprintf("%s %q %q", m.exchange, m.keys, m.body) }

@@ -3,8 +3,11 @@ package fakebroker
 import (
 	"fmt"
 	"maps"
+	"net"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -58,8 +61,8 @@ func TestNoTimeToLive(t *testing.T) {
 func TestExpires(t *testing.T) {
 	s := start(t)
 	ch := dial(t, s)
-	const ms = 80
-	declare(t, ch, "unused", amqp.Table{"x-expires": int32(ms)})
+	const ms = 1000
+	declare(t, ch, "unused", amqp.Table{"x-expires": int32(80)})
 	declare(t, ch, "used", amqp.Table{"x-expires": int32(ms)})
 	_, err := ch.Consume("used", "c", true, false, false, false, nil)
 	must(t, err)
@@ -247,6 +250,31 @@ func TestHeartbeats(t *testing.T) {
 	if took := time.Since(began); took < time.Second || took > 4*time.Second || len(total) < 2*8 || strings.Trim(total, "\x08\x00\xce") != "" {
 		t.Errorf("after %s the socket was closed, and %q was sent", took, total)
 	}
+}
+
+// TestHandshakeTooSlow: a client that never finishes its handshake is closed, however
+// it says a little now and then.
+func TestHandshakeTooSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		c := newConn(theirs, &Server{})
+		var running sync.WaitGroup
+		began, ended := time.Now(), time.Time{}
+		running.Go(func() {
+			c.run()
+			ended = time.Now()
+		})
+		for _, octet := range []byte("AMQP\x00\x00\x09") {
+			if _, err := ours.Write([]byte{octet}); err != nil {
+				break
+			}
+			time.Sleep(3 * time.Second)
+		}
+		running.Wait()
+		if took := ended.Sub(began); took != handshakeTimeout {
+			t.Errorf("it was closed after %s, want %s", took, handshakeTimeout)
+		}
+	})
 }
 
 // TestLargeBodies: they are cut to the frames that the client takes.

@@ -66,19 +66,20 @@ func (o *outbox) full() bool {
 	return o.stalled
 }
 
-// wait returns when so little waits that more may be read, or the client is gone.
-func (o *outbox) wait(gone <-chan struct{}) {
+// wait returns when so little waits that more may be read; false when the client is
+// gone.
+func (o *outbox) wait(gone <-chan struct{}) bool {
 	for {
 		o.mu.Lock()
 		waits := len(o.buf) + o.writing
 		o.mu.Unlock()
 		if waits < readMark {
-			return
+			return true
 		}
 		select {
 		case <-o.drained:
 		case <-gone:
-			return
+			return false
 		}
 	}
 }
@@ -126,7 +127,9 @@ func (o *outbox) run(nc net.Conn, frozen *gate, gone <-chan struct{}, beats <-ch
 		b, finished := o.take(last)
 		last = b
 		if len(b) > 0 {
-			frozen.wait(gone)
+			if !frozen.wait(gone) {
+				return net.ErrClosed
+			}
 			if _, err := nc.Write(b); err != nil {
 				return err
 			}

@@ -47,11 +47,16 @@ func (q *queue) push(m *message, now time.Time) bool {
 	e.until = q.expiry(m, now)
 	q.ready.insert(e)
 	q.pump(now)
+	q.trim(now)
+	q.tick(now)
+	return true
+}
+
+// trim drops what is first while the queue is too long, unless it refuses what comes.
+func (q *queue) trim(now time.Time) {
 	for !q.rejects && q.ready.len() > 0 && q.over(0, 0) {
 		q.deadLetter(q.ready.pop().message, "maxlen", now)
 	}
-	q.tick(now)
-	return true
 }
 
 // over tells whether the queue is longer than it may be, with some more.
@@ -162,6 +167,7 @@ func (q *queue) requeue(entries []*entry, now time.Time) {
 		q.ready.insert(e)
 	}
 	q.pump(now)
+	q.trim(now)
 	q.tick(now)
 }
 

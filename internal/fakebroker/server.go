@@ -108,17 +108,19 @@ func (s *Server) accept(nc net.Conn) {
 		nc.Close()
 		return
 	}
-	run := newSink(nc, s).run
-	if !s.Sink {
-		c := newConn(nc, s)
-		nc, run = c, c.run
-	}
-	s.conns[nc] = true
-	s.running.Go(func() {
+	var c interface {
+		net.Conn
 		run()
+	} = newSink(nc, s)
+	if !s.Sink {
+		c = newConn(nc, s)
+	}
+	s.conns[c] = true
+	s.running.Go(func() {
+		c.run()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.conns, nc)
+		delete(s.conns, c)
 	})
 }
 
@@ -172,6 +174,10 @@ func (s *Server) Restart() error {
 		return err
 	}
 	s.ln, s.down = ln, false
+	select {
+	case <-s.next: // another restart's, which was killed before Serve took it
+	default:
+	}
 	s.next <- ln
 	return nil
 }
