@@ -124,17 +124,44 @@ func (c *Conn) blame(ch *channel, g *leg, key uint64) {
 	}
 }
 
-// fails notes that a shard does not take what it should.
-func (c *Conn) fails(queue uint32) {
-	c.failed[queue] = failedTicks
+// failings are shards that do not take what they should, by ID.
+type failings map[uint32]*failing
+
+type failing struct {
+	ticks int // for how many more it counts as failed
+	times int // that it has failed
+	acks  int // of publishes to it meanwhile
 }
 
-func (c *Conn) hasFailed(queue uint32) bool { return c.failed[queue] > 0 }
+// fails notes that a shard does not take what it should.
+func (c *Conn) fails(queue uint32) {
+	f := c.failed[queue]
+	if f == nil {
+		f = &failing{}
+		c.failed[queue] = f
+	}
+	f.ticks = failedTicks
+	f.times++
+}
+
+func (c *Conn) hasFailed(queue uint32) bool { return c.failed[queue] != nil }
+
+// works notes an ack. What has come back is acked too: a shard with more acks than failures
+// has stored something.
+func (fs failings) works(queue uint32) {
+	f := fs[queue]
+	if f == nil {
+		return
+	}
+	if f.acks++; f.acks > f.times {
+		delete(fs, queue)
+	}
+}
 
 // forgive has shards tried again after a while.
 func (c *Conn) forgive() {
-	for queue := range c.failed {
-		if c.failed[queue]--; c.failed[queue] <= 0 {
+	for queue, f := range c.failed {
+		if f.ticks--; f.ticks <= 0 {
 			delete(c.failed, queue)
 		}
 	}
@@ -146,7 +173,7 @@ func (c *Conn) sendAgain(ch *channel, out *Out) {
 	for len(ch.again) > 0 {
 		m := ch.again[0]
 		ch.again = ch.again[1:]
-		switch sent, later := c.sendOne(ch, m, out); {
+		switch sent, later := c.sendOne(ch, &m, out); {
 		case later:
 			c.park(ch, m)
 		case !sent:
@@ -154,6 +181,10 @@ func (c *Conn) sendAgain(ch *channel, out *Out) {
 		}
 	}
 	ch.again = nil
+	if ch.postponed {
+		ch.postponed = false
+		c.unpark(ch, out)
+	}
 }
 
 // pickAgain picks the best shard that has not failed and can be reached, and its leg.
@@ -184,7 +215,7 @@ func (c *Conn) pickAgain(ch *channel, m *again, t *shard.Table, hash uint64, out
 
 // sendOne sends a message to a shard; if none can take it now, tells whether it is to
 // wait.
-func (c *Conn) sendOne(ch *channel, m again, out *Out) (sent, later bool) {
+func (c *Conn) sendOne(ch *channel, m *again, out *Out) (sent, later bool) {
 	method := frame.First(m.frames)
 	header := frame.First(m.frames[len(method):])
 	exchange, key, itself := m.to()
@@ -198,8 +229,9 @@ func (c *Conn) sendOne(ch *channel, m again, out *Out) (sent, later bool) {
 	if !t.Random() {
 		hash = hashOf(t, m.key, header, h)
 	}
-	i, g, w := c.pickAgain(ch, &m, t, hash, out)
+	i, g, w := c.pickAgain(ch, m, t, hash, out)
 	if w != wayOpen {
+		m.queue = t.ID(t.Pick(hash)) // which it is to wait for
 		return false, w == wayWait || w == wayNone && t.Settings.OnUnavailable == shard.Wait
 	}
 	seam, ok := findSeam(header, h, t.Settings.Persist)
@@ -213,12 +245,12 @@ func (c *Conn) sendOne(ch *channel, m again, out *Out) (sent, later bool) {
 	if !ok || size > c.frameMax {
 		return false, false
 	}
-	c.countAgain(t, &m)
+	c.countAgain(t, m)
 	to := out.to(g.link)
 	to.built(to.build(ch.number, frame.BasicPublish).Short(0).ShortStr(string(exchange)).ShortStr(string(key)).Octet(mandatory))
 	to.own(seam.splice(make([]byte, 0, size), header, item))
 	to.own(m.frames[len(method)+len(header):])
-	c.sentAgain(ch, g, t, i, m)
+	c.sentAgain(ch, g, t, i, *m)
 	return true, false
 }
 
@@ -261,11 +293,12 @@ func (c *Conn) countAgain(t *shard.Table, m *again) {
 	}
 }
 
-// keepAgain keeps a copy of a message that was sent again.
+// keepAgain keeps a copy of a message that was sent again. Of one that has come back it is
+// kept in any case: its nack would be one for all that may have been it.
 func (c *Conn) keepAgain(ch *channel, g *leg, t *shard.Table, m again) {
 	k, ok := m.copied, true
 	switch {
-	case !t.Settings.RetryNacked:
+	case !t.Settings.RetryNacked && m.flags&entryAgain == 0:
 		c.copies.end(&k)
 		return
 	case !m.nacked():

@@ -17,14 +17,17 @@ type channel struct {
 	publish   publish // the content that the client is sending
 	elsewhere content // the rest of one that went to another broker, when this one has closed the channel
 	confirms  confirms
-	ledger    *ledger   // of a channel that confirms, from its first publish to a stream on
-	again     []again   // messages that wait for the end of what the client sends, to be sent again
-	later     []again   // the same, for the next tick
-	laterSize int       // in octets
-	copies    []bccCopy // of BCC headers that publishes had of their own
-	wants     wants     // what publishes to streams were like, without a ledger
-	parked    []parked  // messages that wait for their shard
-	evicted   []again   // those that have to make room, when the message in hand is here
+	ledger    *ledger        // of a channel that confirms, from its first publish to a stream on
+	again     []again        // messages that wait for the end of what the client sends, to be sent again
+	later     []again        // the same, for the next tick
+	laterSize int            // in octets
+	copies    []bccCopy      // of BCC headers that publishes had of their own
+	wants     wants          // what publishes to streams were like, without a ledger
+	parked    []parked       // messages that wait for their shard
+	parkedFor map[uint32]int // how many, by shard
+	tried     bool           // to send them on since the last tick
+	postponed bool           // until the message in hand has ended
+	evicted   []again        // those that have to make room, when the message in hand is here
 
 	wait       wait
 	heldFrames []byte // whole client frames, in order, that came while it waits

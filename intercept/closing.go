@@ -36,7 +36,21 @@ func (ch *channel) outstanding() bool {
 // unsettled tells whether the fate of publishes to streams is not known: they may come
 // back, and have to be sent again.
 func (ch *channel) unsettled() bool {
-	return (ch.state == chOpen || ch.waitsToClose()) && (ch.anyUnproven() || ch.ledger != nil && ch.ledger.outstanding())
+	return (ch.state == chOpen || ch.waitsToClose()) && (ch.anyUnproven() || ch.onHold() || ch.ledger != nil && ch.ledger.outstanding())
+}
+
+// onHold tells whether frames of the client's wait for an errand or a link.
+func (ch *channel) onHold() bool {
+	return ch.state == chOpen && (ch.wait.what == waitErrand || ch.wait.what == waitLink)
+}
+
+// wentOn goes on with the close of the connection, if it waits for what a channel had on
+// hold.
+func (c *Conn) wentOn(ch *channel, out *Out) {
+	if c.leaving != nil || c.phase == settling {
+		c.prove(ch, out)
+		c.goOn(ch, out)
+	}
 }
 
 // anyUnproven tells whether what was published without confirms may still come back, or

@@ -45,9 +45,9 @@ type Conn struct {
 	holds    map[string]int // deliveries that are not acknowledged, and consumers by name, by watched queue
 	owed     map[uint16]int // close-oks of the broker's for closes of the client's, by number
 
-	failed   map[uint32]int // shards that messages came back from lately, by ID, and for how many ticks
-	copies   copies         // of messages for streams that are not settled
-	leaving  frame.Frame    // the client's connection.close, which waits for the confirms that are due
+	failed   failings    // shards that messages came back from lately, or were nacked
+	copies   copies      // of messages for streams that are not settled
+	leaving  frame.Frame // the client's connection.close, which waits for the confirms that are due
 	phase    phase
 	parting  *frame.ConnError // why we close
 	broken   *frame.ConnError // the same, if it is the client's fault
@@ -113,6 +113,16 @@ func (c *Conn) Held() int {
 		return 0
 	}
 	return c.heldSize
+}
+
+// OnHold tells whether frames of the client's wait for an errand or a link.
+func (c *Conn) OnHold() bool {
+	for _, ch := range c.channels {
+		if ch != nil && ch.onHold() && c.phase == running {
+			return true
+		}
+	}
+	return false
 }
 
 // Channels is how many channels are open.

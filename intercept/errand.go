@@ -98,4 +98,5 @@ func (c *Conn) Answered(a Answer, out *Out) {
 		c.setAnswered(ch, w.frame, a, out)
 	}
 	c.resume(ch, out)
+	c.wentOn(ch, out)
 }

@@ -11,11 +11,11 @@ package intercept
 // until the message that came back is settled elsewhere, and if it can't be stored,
 // they become nacks.
 type ledger struct {
-	tags   confirms       // the client's
-	books  []book         // of the legs; the first one is the home leg's
-	nextID uint64         // of what comes back
-	copies *copies        // of what is kept
-	failed map[uint32]int // the session's, see Conn.fails
+	tags   confirms // the client's
+	books  []book   // of the legs; the first one is the home leg's
+	nextID uint64   // of what comes back
+	copies *copies  // of what is kept
+	failed failings // the session's
 
 	acked, nacked []uint64 // tags that the client has to be told of
 	retries       []again  // messages that were nacked, and are to be sent again
@@ -25,7 +25,7 @@ type ledger struct {
 const legShift = 56
 
 // newLedger takes over what a channel has published before.
-func newLedger(before confirms, c *copies, failed map[uint32]int) *ledger {
+func newLedger(before confirms, c *copies, failed failings) *ledger {
 	l := &ledger{tags: before, books: make([]book, 1), copies: c, failed: failed}
 	home := &l.books[0]
 	home.sent = before.low
@@ -136,14 +136,14 @@ func (l *ledger) settle(leg int, seq uint64, multiple, ack bool) {
 		if e.queue != 0 {
 			g.open--
 		}
+		if len(l.failed) > 0 && ack {
+			l.failed.works(e.queue)
+		}
 		switch {
 		case ack && from > g.lost && from <= g.held():
 			e.flags |= entryHeld
 		case !ack && l.retry(g, from, e):
 		default:
-			if len(l.failed) > 0 && ack { // it was not sent back: the shard takes messages
-				delete(l.failed, e.queue)
-			}
 			l.forget(g, from)
 			l.finish(e, ack && from > g.lost)
 		}

@@ -168,6 +168,7 @@ func (c *Conn) linkThere(ch *channel, out *Out) {
 	ch.wait = wait{}
 	c.contentFromClient(ch, header, out)
 	c.resume(ch, out)
+	c.wentOn(ch, out)
 }
 
 // rerouteAll has every channel look anew for the ways that its publishes go.

@@ -19,11 +19,11 @@ type parked struct {
 // choose picks the shard for a publish and the leg that it goes by. If there is none now,
 // the message is to be parked.
 func (c *Conn) choose(ch *channel, t *shard.Table, hash uint64, out *Out) (i int, g *leg, w way, why string) {
-	if len(ch.parked) > 0 {
-		c.unpark(ch, out) // nothing may overtake what has its key
-	}
 	i = t.Pick(hash)
 	g, w, why = c.way(ch, t, i, out)
+	if len(ch.parked) > 0 && w == wayOpen && c.waitsBefore(ch, t.ID(i), out) {
+		return i, nil, wayNone, ""
+	}
 	if w != wayNone || t.Settings.OnUnavailable != shard.Spill {
 		return i, g, w, why
 	}
@@ -38,13 +38,24 @@ func (c *Conn) choose(ch *channel, t *shard.Table, hash uint64, out *Out) (i int
 	return next, g, w, why
 }
 
+// waitsBefore tells whether messages wait for a shard that the next one must not overtake.
+// What made the shard available may have sent them on already; if not they are tried once
+// a tick.
+func (c *Conn) waitsBefore(ch *channel, queue uint32, out *Out) bool {
+	if ch.parkedFor[queue] > 0 && !ch.tried {
+		ch.tried = true
+		c.unpark(ch, out)
+	}
+	return ch.parkedFor[queue] > 0
+}
+
 // keepPublish begins to take in a message that has no way now.
-func (c *Conn) keepPublish(ch *channel, header frame.Frame) {
+func (c *Conn) keepPublish(ch *channel, queue uint32, header frame.Frame) {
 	p := &ch.publish
 	a := p.method.Args()
 	a.Short()
 	a.ShortStr()
-	e := entry{key: shard.KeyHash(a.ShortStr())}
+	e := entry{key: shard.KeyHash(a.ShortStr()), queue: queue}
 	if a.Octet()&mandatory != 0 {
 		e.flags = entryMandatory
 	}
@@ -65,9 +76,7 @@ func (c *Conn) keepPublish(ch *channel, header frame.Frame) {
 // this size.
 func (c *Conn) makeRoom(ch *channel, size int) {
 	for len(ch.parked) > 0 && c.copies.size+size > maxCopied {
-		ch.evicted = append(ch.evicted, ch.parked[0].again)
-		ch.parked = ch.parked[1:]
-		c.parked--
+		ch.evicted = append(ch.evicted, c.unparkFirst(ch).again)
 		size -= ch.evicted[len(ch.evicted)-1].size
 	}
 }
@@ -102,25 +111,41 @@ func (c *Conn) keptWhole(ch *channel, out *Out) {
 }
 
 func (c *Conn) park(ch *channel, m again) {
+	c.keepParked(ch, parked{again: m})
+}
+
+func (c *Conn) keepParked(ch *channel, m parked) {
+	if ch.parkedFor == nil {
+		ch.parkedFor = map[uint32]int{}
+	}
 	c.parked++
-	ch.parked = append(ch.parked, parked{again: m})
+	ch.parkedFor[m.queue]++
+	ch.parked = append(ch.parked, m)
+}
+
+// unparkFirst takes the oldest that waits.
+func (c *Conn) unparkFirst(ch *channel) parked {
+	m := ch.parked[0]
+	ch.parked = ch.parked[1:]
+	c.parked--
+	if ch.parkedFor[m.queue]--; ch.parkedFor[m.queue] == 0 {
+		delete(ch.parkedFor, m.queue)
+	}
+	return m
 }
 
 // unpark sends what waits as far as it has a way now, in order. Nothing may come between
 // the frames of a message.
 func (c *Conn) unpark(ch *channel, out *Out) {
-	if len(ch.parked) == 0 || ch.publish.state == pubPass || ch.state != chOpen && !ch.waitsToClose() {
+	if ch.postponed = ch.publish.state == pubPass; ch.postponed || ch.state != chOpen && !ch.waitsToClose() {
 		return
 	}
-	waiting := ch.parked
-	ch.parked = nil
-	for _, m := range waiting {
-		c.parked--
-		switch sent, later := c.sendOne(ch, m.again, out); {
+	for n := len(ch.parked); n > 0 && len(ch.parked) > 0; n-- {
+		m := c.unparkFirst(ch)
+		switch sent, later := c.sendOne(ch, &m.again, out); {
 		case sent:
 		case later && (m.until.IsZero() || c.now.Before(m.until)):
-			ch.parked = append(ch.parked, m)
-			c.parked++
+			c.keepParked(ch, m)
 		default:
 			c.giveUp(ch, m.again, out)
 		}
@@ -129,6 +154,7 @@ func (c *Conn) unpark(ch *channel, out *Out) {
 
 // tickParked begins the time of what waits, and ends that of what has waited too long.
 func (c *Conn) tickParked(ch *channel, out *Out) {
+	ch.tried = false
 	for i := range ch.parked {
 		if m := &ch.parked[i]; m.until.IsZero() {
 			m.until = c.now.Add(c.cfg.WaitTimeout)
@@ -144,5 +170,5 @@ func (c *Conn) dropParked(ch *channel) {
 		c.copies.end(&ch.parked[i].copied)
 	}
 	c.copies.end(&ch.publish.kept.copied)
-	ch.parked = nil
+	ch.parked, ch.parkedFor = nil, nil
 }

@@ -190,7 +190,7 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 			Text: fmt.Sprintf("stream '%s': %s", p.table.Stream, why)}, out)
 		return
 	case g == nil:
-		c.keepPublish(ch, f)
+		c.keepPublish(ch, p.table.ID(i), f)
 		if !p.content.busy() {
 			c.keptWhole(ch, out)
 		}

@@ -65,7 +65,7 @@ func (c *Conn) needsLedger(ch *channel) {
 		return
 	}
 	if c.failed == nil {
-		c.failed = map[uint32]int{}
+		c.failed = failings{}
 	}
 	ch.ledger = newLedger(ch.confirms, &c.copies, c.failed)
 	c.ledgers++

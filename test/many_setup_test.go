@@ -41,10 +41,15 @@ type threeBrokers struct {
 	err   error
 }
 
-// both runs a test with brokers in a cluster, and with brokers that are in none.
+// both runs a test with brokers in a cluster, and side by side with brokers that are in
+// none.
 func both(t *testing.T, test func(*testing.T, *threeBrokers)) {
-	t.Run("cluster", func(t *testing.T) { test(t, inCluster) })
-	t.Run("apart", func(t *testing.T) { test(t, apart) })
+	for name, on := range map[string]*threeBrokers{"cluster": inCluster, "apart": apart} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, on)
+		})
+	}
 }
 
 func (l *threeBrokers) get() ([]*broker.Node, error) {

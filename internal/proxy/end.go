@@ -37,7 +37,7 @@ func (se *session) ended(from *side, err error) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
 	from.gone = true
-	se.partLinks()
+	defer se.partLinks()
 	se.room.Broadcast()
 	if err != nil {
 		se.noteEnd(from, err)
@@ -56,7 +56,7 @@ func (se *session) ended(from *side, err error) {
 	if other == nil || other.gone {
 		return
 	}
-	for !se.over && !other.gone && !other.out.dead && (other.out.writing || from == se.client && se.waiting() > 0) {
+	for !se.over && !other.gone && !other.out.dead && (other.out.writing || from == se.client && se.core != nil && (se.waiting() > 0 || se.core.OnHold())) {
 		se.room.Wait()
 	}
 	if from == se.home && se.core != nil && !se.core.Orderly() {
