@@ -2,13 +2,16 @@
 // socket, goroutine, clock or log. A Conn takes the frames of one session, one at
 // a time or as runs of plain messages, and appends to an Out what is to be done.
 //
-// In: a frame from the client or from the home link, an errand's answer, a new
-// Snapshot, a tick with a time, the end of a link, the wish to shut down.
-// Out: bytes for the client and for the home link, errands, consumers that ended.
+// In: a frame from the client, from the home link or from a publish link, an errand's
+// answer, a new Snapshot, a tick with a time, a link that is there or is no more, the wish
+// to shut down.
+// Out: bytes for the client and for each link, links to open or close, errands, consumers
+// that ended.
 //
-// The words: a *leg* is the upstream channel that serves a client channel; it has
-// the same number on the home link, so there is nothing to map but the numbers of
-// publishes that are confirmed, once one was sent again. An *errand* is
+// The words: the *home link* goes to the client's own broker and carries all but what is
+// published to the shards of other brokers, which goes over *publish links*. A *leg* is an
+// upstream channel that serves a client channel; it has the same number there, so there
+// is nothing to map but the numbers of publishes that are confirmed. An *errand* is
 // something the proxy asks of a broker on a link of its own; while a channel
 // waits for one, its further frames are held, and only its.
 //
@@ -19,8 +22,14 @@
 //	connection.go  channel 0
 //	channel.go     the state of a channel; opening it, holding and resuming
 //	publish.go     basic.publish: the shard, and the splice of its key
-//	ledger.go      what becomes of publishes to streams, whatever comes back
-//	reroute.go     what the broker sends back goes to another shard
+//	leg.go         by which link and leg it goes, and when one is suspect
+//	link.go        publish links: opened, lost, tried again, idle
+//	park.go        what can't go now waits, or is given up
+//	ledger.go      what becomes of publishes to streams, whatever comes back; book.go is
+//	               the part of one leg
+//	reroute.go     what the broker sends back
+//	retry.go       copies of messages, for what it nacks
+//	again.go       both are sent again, to another shard
 //	confirms.go    which publishes of other channels are not settled yet
 //	exchange.go    exchange.* on a stream
 //	queue.go       queue.* on a virtual queue

@@ -63,6 +63,8 @@ func (c *Conn) way(ch *channel, t *shard.Table, i int, out *Out) (g *leg, w way,
 		return nil, wayWait, ""
 	case linkFailed:
 		return c.indirect(ch, broker, wayNone, l.why)
+	case linkRefused:
+		return c.indirect(ch, broker, wayRefused, l.why)
 	case linkStalled:
 		return c.unlessLed(ch, s, broker)
 	}

@@ -33,6 +33,7 @@ const (
 	linkUp
 	linkFailed  // it can't be had directly: the home link may do instead
 	linkStalled // its broker does not answer
+	linkRefused // its broker does not let it in
 )
 
 // Dial is a link that the shell is to open. As names the account, if it is not the
@@ -48,8 +49,9 @@ type Dial struct {
 type Down uint8
 
 const (
-	Failed  Down = iota // it can't be had: refused, no way to it, a login that is not taken
+	Failed  Down = iota // it can't be had: nobody there, or no way to it
 	Stalled             // its broker does not answer in time
+	Refused             // its broker does not let us in
 	Lost                // it was up, and is no more
 )
 
@@ -94,7 +96,7 @@ func (c *Conn) linkTo(node, address string, as shard.Login, out *Out) *link {
 
 // due tells whether a link that could not be had may be tried again.
 func (l *link) due(now time.Time) bool {
-	return (l.state == linkFailed || l.state == linkStalled) && !now.Before(l.again)
+	return (l.state == linkFailed || l.state == linkStalled || l.state == linkRefused) && !now.Before(l.again)
 }
 
 // LinkUp says that a link is open, on which channels up to channelMax may be used.
@@ -114,6 +116,8 @@ func (c *Conn) LinkDown(i int, why Down, text string, out *Out) {
 		l.state, l.again = linkFailed, c.now.Add(redialTime)
 	case Stalled:
 		l.state, l.again = linkStalled, c.now.Add(redialTime)
+	case Refused:
+		l.state, l.again = linkRefused, c.now.Add(redialTime)
 	case Lost:
 		l.state, l.again = linkNone, c.now.Add(redialTime)
 		if l.suspects > 0 || l.stuck {

@@ -28,7 +28,7 @@ import (
 //	open N                      channel.open and open-ok, which are not shown
 //	client FRAME, home FRAME    as frame.ParseText reads it; linkN FRAME: from publish link N
 //	broker NODE [beside]        that node's broker can be reached, at NODE:5672
-//	link N [up] [failed="..."] [stalled] [lost] [stuck] [moves]
+//	link N [up] [failed="..."] [refused="..."] [stalled] [lost] [stuck] [moves]
 //	                            what has become of a publish link
 //	answer [ok] [err=406] [text="..."] [queue="..."] [messages=N] [consumers=N]
 //	                            the answer to the oldest open errand
@@ -170,6 +170,8 @@ func (s *script) link(number string, o options) bool {
 			s.conn.LinkDown(i, Failed, text, &s.out)
 		case "stalled":
 			s.conn.LinkDown(i, Stalled, "", &s.out)
+		case "refused":
+			s.conn.LinkDown(i, Refused, text, &s.out)
 		case "lost":
 			s.conn.LinkDown(i, Lost, "", &s.out)
 		case "stuck", "moves":

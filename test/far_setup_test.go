@@ -32,12 +32,18 @@ const farStream = "shard.far"
 // configuration.
 func startFar(t *testing.T, perNode int, definition, more string) *far {
 	t.Helper()
+	return startFarWith(t, perNode, definition, more, func(int, *fakebroker.Server) {})
+}
+
+// startFarWith is startFar with brokers that are set up by set.
+func startFarWith(t *testing.T, perNode int, definition, more string, set func(int, *fakebroker.Server)) *far {
+	t.Helper()
 	f := &far{t: t, perNode: perNode}
 	var gossip []string
-	for range 3 {
+	for i := range 3 {
 		w := &wire{}
 		f.wires = append(f.wires, w)
-		f.brokers = append(f.brokers, embeddedStart(t, func(s *fakebroker.Server) { s.Wrap = w.wrap }))
+		f.brokers = append(f.brokers, embeddedStart(t, func(s *fakebroker.Server) { s.Wrap = w.wrap; set(i, s) }))
 		gossip = append(gossip, broker.Address(t))
 	}
 	for i, b := range f.brokers {

@@ -429,3 +429,34 @@ func TestFarManySessions(t *testing.T) {
 		t.Errorf("%d messages of 1500 are stored", stored)
 	}
 }
+
+// TestFarLogin: a broker where the client may not log in refuses what is for its shards,
+// with its own words; an account of the definition's is used instead of the client's.
+func TestFarLogin(t *testing.T) {
+	t.Parallel()
+	users := func(i int) map[string]string {
+		if i == 1 {
+			return map[string]string{"guest": "guest", "robot": "beep"}
+		}
+		return map[string]string{"guest": "guest", "alice": "a", "robot": "beep"}
+	}
+	for _, tc := range []struct{ definition, refusal string }{
+		{"", "ACCESS_REFUSED - stream 'shard.far': the broker of node 'far1@test': ACCESS_REFUSED - Login was refused"},
+		{", publish-as: robot, publish-password: beep", ""},
+	} {
+		f := startFarWith(t, 1, tc.definition, "", func(i int, s *fakebroker.Server) { s.Users = users(i) })
+		ch := streamOpen(t, streamDial(t, f.proxies[0].URL("alice", "a", "/")))
+		streamConfirm(t, ch)
+		if _, nacked := farSend(t, ch, slices.Concat(f.keysOf(0, 1), f.keysOf(2, 1)), 2); len(nacked) > 0 {
+			t.Errorf("%d are nacked", len(nacked))
+		}
+		closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+		c, err := ch.PublishWithDeferredConfirm(farStream, f.keysOf(1, 1)[0], false, false, amqp.Publishing{})
+		sessionMust(t, err)
+		if tc.refusal != "" {
+			streamWantClosed(t, closed, amqp.AccessRefused, tc.refusal)
+		} else if !c.Wait() {
+			t.Error("it is nacked")
+		}
+	}
+}

@@ -24,14 +24,18 @@ func TestFaults(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", faults, "./faults").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	cmd := exec.Command(faults, "-short", "-seed", "1", "-proxy", proxy, "-json", file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil {
-		t.Error(err)
+	for name, flags := range map[string][]string{"cluster": nil, "apart": {"-apart"}} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(faults, append(flags, "-short", "-seed", "1", "-proxy", proxy, "-json", file)...)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+			out, err := cmd.CombinedOutput()
+			t.Logf("%s", out)
+			if err != nil {
+				t.Error(err)
+			}
+			checkFaults(t, file)
+		})
 	}
-	checkFaults(t, file)
 }
 
 // checkFaults looks at the figures themselves: a run in which nothing happened loses

@@ -13,6 +13,7 @@
 //	stream.go   a stream on this node: making, proving, healing its shards
 //	retire.go   shards that are wanted no more, until they are empty and deleted
 //	quorum.go   which quorum shards of other nodes are led
+//	far.go      brokers that are in no cluster with this node's
 //	errand.go   what sessions want of a stream's exchange
 //	queue.go    what sessions want of its queues
 //	broker.go   who is up

@@ -76,7 +76,10 @@ func (se *session) link(d intercept.Dial) (sd *side, channelMax uint16, why inte
 		return sd, channelMax, 0, nil
 	}
 	conn.Close()
-	if why = intercept.Failed; isTimeout(err) {
+	switch why = intercept.Failed; {
+	case errors.As(err, new(notLetIn)):
+		why = intercept.Refused
+	case isTimeout(err):
 		why = intercept.Stalled
 	}
 	return nil, 0, why, fmt.Errorf("the broker of node '%s': %w", d.Node, err)
@@ -102,7 +105,7 @@ func (se *session) logIn(sd *side, d intercept.Dial) (channelMax uint16, err err
 	a := f.Args()
 	channelMax, max := a.Short(), a.Long()
 	if max > 0 && max < frameMax {
-		return 0, fmt.Errorf("its frame_max of %d is less than the client's %d", max, frameMax)
+		return 0, notLetIn(fmt.Sprintf("its frame_max of %d is less than the client's %d", max, frameMax))
 	}
 	b := frame.Build(nil, 0, frame.ConnectionTuneOk).Short(channelMax).Long(frameMax).Short(linkBeat).End()
 	sd.conn.Write(frame.Build(b, 0, frame.ConnectionOpen).ShortStr(vhost).ShortStr("").Octet(0).End())
@@ -123,6 +126,11 @@ func (se *session) startOk(login shard.Login) []byte {
 		LongStr("\x00" + login.User + "\x00" + string(login.Password)).ShortStr("en_US").End()
 }
 
+// notLetIn is why a broker does not let us in, or we can't use it as it is.
+type notLetIn string
+
+func (e notLetIn) Error() string { return string(e) }
+
 // expect waits for a method of the handshake. The frame holds until the next read.
 func (sd *side) expect(m frame.Method) (frame.Frame, error) {
 	for {
@@ -142,7 +150,7 @@ func (sd *side) expect(m frame.Method) (frame.Frame, error) {
 		case f.Type() == frame.TypeMethod && f.Method() == frame.ConnectionClose:
 			a := f.Args()
 			a.Short()
-			return nil, errors.New(strings.ToValidUTF8(string(a.ShortStr()), "?"))
+			return nil, notLetIn(strings.ToValidUTF8(string(a.ShortStr()), "?"))
 		default:
 			return nil, fmt.Errorf("%s where %s was expected", f, m)
 		}
