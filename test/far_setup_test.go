@@ -119,18 +119,28 @@ func (f *far) keysOf(node, count int) (keys []string) {
 func (f *far) stored() map[string][]string {
 	f.t.Helper()
 	all := map[string][]string{}
-	for i, b := range f.brokers {
-		ch := streamOpen(f.t, streamDial(f.t, "amqp://guest:guest@"+b.Addr()))
-		for k := range f.perNode {
-			queue := shard.QueueName(shard.DefaultPrefix, farStream, farNode(i), k)
-			for {
-				d, more, err := ch.Get(queue, true)
-				sessionMust(f.t, err)
-				if !more {
-					break
-				}
-				all[d.RoutingKey] = append(all[d.RoutingKey], string(d.Body))
+	for i := range f.brokers {
+		for key, bodies := range f.storedAt(i) {
+			all[key] = append(all[key], bodies...)
+		}
+	}
+	return all
+}
+
+// storedAt is the same of one broker.
+func (f *far) storedAt(i int) map[string][]string {
+	f.t.Helper()
+	all := map[string][]string{}
+	ch := streamOpen(f.t, streamDial(f.t, "amqp://guest:guest@"+f.brokers[i].Addr()))
+	for k := range f.perNode {
+		queue := shard.QueueName(shard.DefaultPrefix, farStream, farNode(i), k)
+		for {
+			d, more, err := ch.Get(queue, true)
+			sessionMust(f.t, err)
+			if !more {
+				break
 			}
+			all[d.RoutingKey] = append(all[d.RoutingKey], string(d.Body))
 		}
 	}
 	return all

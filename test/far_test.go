@@ -205,6 +205,9 @@ func TestFarFrozen(t *testing.T) {
 					}
 				}
 			}
+			if _, nacked := farSend(t, p.ch, own, len(own)); len(nacked) > 0 || len(f.storedAt(1)) != len(own) {
+				t.Errorf("%d are nacked, and not all keys have returned", len(nacked))
+			}
 		})
 	}
 }
