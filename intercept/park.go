@@ -169,6 +169,9 @@ func (c *Conn) dropParked(ch *channel) {
 	for i := range ch.parked {
 		c.copies.end(&ch.parked[i].copied)
 	}
+	for i := range ch.evicted {
+		c.copies.end(&ch.evicted[i].copied)
+	}
 	c.copies.end(&ch.publish.kept.copied)
-	ch.parked, ch.parkedFor = nil, nil
+	ch.parked, ch.parkedFor, ch.evicted = nil, nil, nil
 }

@@ -3,6 +3,7 @@ package intercept
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"amqproxy/frame"
 	"amqproxy/shard"
@@ -110,9 +111,10 @@ func (c *Conn) target(ch *channel, exchange, key []byte) (*shard.Table, shard.Ve
 			ch.lastExchange = string(exchange)
 		}
 		ch.lastTable, ch.lastSnap = t, c.snap
-		ch.route = ch.route[:0]
 		if t != nil {
-			ch.route = append(ch.route, make([]*leg, len(t.Nodes()))...)
+			n := len(t.Nodes())
+			ch.route = slices.Grow(ch.route[:0], n)[:n]
+			clear(ch.route)
 		}
 	}
 	return t, v
