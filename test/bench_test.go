@@ -52,6 +52,13 @@ func TestBench(t *testing.T) {
 			}
 		}
 	}
+	for _, scenario := range []string{"sink: publish 100 B", "sink: publish 200 B", "sink: publish with confirms 100 B", "sink: publish with confirms 200 B"} {
+		for _, metric := range benchFigures["publish"] {
+			if !has[scenario+"\namqproxy, links\n"+metric] {
+				t.Errorf("%s: no %s over links", scenario, metric)
+			}
+		}
+	}
 	for _, plot := range []string{"bench-cpu.svg", "bench-latency.svg"} {
 		if text, err := os.ReadFile(filepath.Join(dir, plot)); err != nil || !strings.Contains(string(text), "</svg>") {
 			t.Errorf("%s: %v", plot, err)

@@ -152,6 +152,9 @@ func (c *sink) method(ch *sinkChannel, f frame.Frame) error {
 	switch m {
 	case frame.QueueDeclare:
 		c.queueDeclare(ch, f)
+	case frame.ChannelFlow:
+		a := f.Args()
+		c.out = frame.Build(c.out, ch.number, frame.ChannelFlowOk).Bit(a.Bit()).End()
 	case frame.BasicConsume:
 		c.consume(ch, f)
 	case frame.BasicCancel:

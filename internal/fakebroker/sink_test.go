@@ -72,6 +72,14 @@ func TestSinkConfirms(t *testing.T) {
 	}
 }
 
+// TestSinkFlow: a proxy asks so whether all that it published was taken.
+func TestSinkFlow(t *testing.T) {
+	c := rawDial(t, startSink(t))
+	c.login()
+	c.send("1 channel.flow active=1", "1 channel.flow")
+	c.wantText("1 channel.flow-ok active=1", "1 channel.flow-ok")
+}
+
 // TestFlood: so many deliveries as were asked for, of the size that was asked
 // for, numbered one after the other.
 func TestFlood(t *testing.T) {

@@ -1,6 +1,7 @@
 // Command bench measures what a proxy costs: it starts a sink (internal/fakebroker)
 // and a RabbitMQ node, puts nothing, HAProxy in TCP mode and amqproxy before each,
-// and compares them in one run, round after round in rotated order.
+// and compares them in one run, round after round in rotated order. Three more sinks, with
+// an amqproxy each, are there for what goes over publish links; only the first is measured.
 //
 // It owns all that it starts, on ports of its own, and takes it down. The sink is
 // this program again, as a process of its own, so that the load, the proxy and the
@@ -11,6 +12,7 @@
 //	scenario.go   what is measured, as data, and the rounds
 //	setup.go      processes and paths: what stands between a client and a broker
 //	hop.go        how HAProxy and amqproxy are started; declare.go: what the broker has
+//	links.go      a stream over several nodes, and how its links are seen
 //	proc.go       one process: its CPU time, its memory
 //	client.go     a client on a raw socket
 //	publish.go deliver.go through.go latency.go cycles.go idle.go   the measurements

@@ -20,6 +20,7 @@ type how int
 const (
 	asItIs      how = iota
 	byHAProxy       // by HAProxy's, in the same round
+	byStream        // by that of amqproxy's stream on one node, in the same round
 	addedBy         // what is more than direct, by the same of HAProxy
 	perCPU          // a million by the metric: how many fit one core
 	byRSSBefore     // by the memory before
@@ -42,6 +43,9 @@ func goals() []goal {
 	for _, size := range []string{"100 B", "200 B"} {
 		add(goal{text: "CPU per publish, passed through, " + size, scenario: "sink: publish " + size, path: amqproxy, metric: cpuPerMessage, how: byHAProxy, limit: 1.5})
 		add(goal{text: "CPU per publish to a stream, " + size, scenario: "sink: publish " + size, path: stream, metric: cpuPerMessage, how: byHAProxy, limit: 3})
+	}
+	for _, what := range []string{"publish 100 B", "publish 200 B", "publish with confirms 100 B", "publish with confirms 200 B"} {
+		add(goal{text: "CPU to a stream over links: " + what, scenario: "sink: " + what, path: links, metric: cpuPerMessage, how: byStream, limit: 2})
 	}
 	add(goal{text: "CPU per delivery, passed through, 200 B", scenario: "sink: deliver 200 B", path: amqproxy, metric: cpuPerMessage, how: byHAProxy, limit: 1.5})
 	add(goal{text: "CPU per delivery from a stream, 200 B", scenario: "sink: deliver 200 B", path: stream, metric: cpuPerMessage, how: byHAProxy, limit: 1.5})
@@ -117,6 +121,13 @@ func (fs *figures) verdict(g goal, f *figure) (v verdict, can bool) {
 		}
 		values = ratios(f, o)
 		v.Want += " × HAProxy"
+	case byStream:
+		o, there := other(stream, g.metric)
+		if !there {
+			return v, false
+		}
+		values = ratios(f, o)
+		v.Want += " × " + stream
 	case byRSSBefore:
 		o, there := other(g.path, rssBefore)
 		if !there {

@@ -68,9 +68,27 @@ backend broker
 	return hop{ln.Addr().String(), p}, err
 }
 
-// startAmqproxy runs amqproxy with what any installation has; its log goes to a
-// file, where it says where it listens.
+// startAmqproxy runs amqproxy with what any installation has.
 func (s *setup) startAmqproxy(dir, target string) (hop, error) {
+	l, err := s.launch(dir, nodeName, target, shards, "")
+	if err != nil {
+		return hop{}, err
+	}
+	said, err := l.proc.listens(l.log)
+	if err != nil {
+		l.proc.stop()
+	}
+	return hop{said.Listen, l.proc}, err
+}
+
+// launched is an amqproxy that was started and may not take clients yet.
+type launched struct {
+	proc *process
+	log  string // the file where it says where it listens
+}
+
+// launch starts amqproxy as a node with so many shards; more is further configuration.
+func (s *setup) launch(dir, node, target string, perNode int, more string) (launched, error) {
 	config := fmt.Sprintf(`node: %s
 listen: 127.0.0.1:0
 broker: amqp://%s
@@ -81,14 +99,14 @@ definitions:
 policies:
   - {name: bench, pattern: '^shard\.', stream-definition: bench}
 limits: {declare-timeout: 1m} # a flood on one processor leaves little for errands
-`, nodeName, target, dir, shards, strings.NewReplacer("=", ": ", " ", ", ").Replace(queueLimits))
+%s`, node, target, dir, perNode, strings.NewReplacer("=", ": ", " ", ", ").Replace(queueLimits), more)
 	file := filepath.Join(dir, "amqproxy.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return hop{}, err
+		return launched{}, err
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
-		return hop{}, err
+		return launched{}, err
 	}
 	defer log.Close()
 	cmd := exec.Command(s.binary, "run", "-c", file)
@@ -97,12 +115,5 @@ limits: {declare-timeout: 1m} # a flood on one processor leaves little for erran
 		cmd.Env = append(os.Environ(), "GOMAXPROCS="+strconv.Itoa(s.threads))
 	}
 	p, err := startProcess(cmd)
-	if err != nil {
-		return hop{}, err
-	}
-	addr, err := p.listens(log.Name())
-	if err != nil {
-		p.stop()
-	}
-	return hop{addr, p}, err
+	return launched{p, log.Name()}, err
 }

@@ -58,7 +58,7 @@ func readOptions() options {
 	flag.StringVar(&o.json, "json", "bin/bench.json", "where the figures go")
 	flag.StringVar(&o.svg, "svg", "", "the directory where the plots go; that of the figures if empty")
 	flag.StringVar(&o.only, "only", "", "a regular expression: only the scenarios that match")
-	flag.StringVar(&o.paths, "paths", "", "the same for paths: direct, haproxy, amqproxy or \"amqproxy, stream\"")
+	flag.StringVar(&o.paths, "paths", "", "the same for paths: direct, haproxy, amqproxy, \"amqproxy, stream\" or \"amqproxy, links\"")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often everything is measured; on RabbitMQ at least 9 times")
 	flag.IntVar(&o.threads, "threads", 1, "of each proxy (nbthread, GOMAXPROCS); 0 is what each does by itself")
 	flag.IntVar(&o.conns, "connections", 4, "how many publish or consume at once")
@@ -101,12 +101,8 @@ func run() (err error) {
 func (b *bench) all(o options, chosen []scenario) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	targets := map[string]bool{}
-	for _, s := range chosen {
-		targets[s.target] = true
-	}
 	began := time.Now()
-	if b.setup, err = start(ctx, o.proxy, o.threads, targets, b.say); err != nil {
+	if b.setup, err = start(ctx, o.proxy, o.threads, chosen, b.say); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.setup.close()) }()

@@ -92,24 +92,30 @@ func (p *process) files() (int, error) {
 	return len(all), err
 }
 
+// listening is where an amqproxy takes clients, and those who want to know.
+type listening struct{ Listen, Admin string }
+
 // listens waits until amqproxy's log says where it takes clients.
-func (p *process) listens(log string) (string, error) {
+func (p *process) listens(log string) (listening, error) {
 	for late := time.Now().Add(patience); time.Now().Before(late); time.Sleep(5 * time.Millisecond) {
 		text, err := os.ReadFile(log)
 		if err != nil {
-			return "", err
+			return listening{}, err
 		}
 		for line := range bytes.Lines(text) {
-			var said struct{ Msg, Listen string }
+			var said struct {
+				Msg string
+				listening
+			}
 			if json.Unmarshal(line, &said) == nil && said.Msg == "amqproxy runs" {
-				return said.Listen, nil
+				return said.listening, nil
 			}
 		}
 		select {
 		case <-p.done:
-			return "", fmt.Errorf("amqproxy ended at once:\n%s", text)
+			return listening{}, fmt.Errorf("amqproxy ended at once:\n%s", text)
 		default:
 		}
 	}
-	return "", fmt.Errorf("amqproxy does not take clients; its log is %s", log)
+	return listening{}, fmt.Errorf("amqproxy does not take clients; its log is %s", log)
 }

@@ -76,8 +76,8 @@ func (p *publisher) run(until time.Time) error {
 			p.Close()
 		}
 		reading.Wait()
-	} else if err == nil { // what is behind the messages is answered behind them
-		_, err = p.call("1 basic.qos", frame.BasicQosOk)
+	} else if err == nil { // it is answered when all brokers have taken all messages, over links too
+		_, err = p.call(`1 channel.close reply-code=200 reply-text="done"`, frame.ChannelCloseOk)
 	}
 	return err
 }

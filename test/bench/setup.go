@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"amqproxy/test/broker"
@@ -31,6 +32,10 @@ type path struct {
 	exchange     string
 	queues       []string // where what is published to exchange can be consumed
 	keys         int      // of how many routing keys one must be used
+
+	// went tells whether what so many connections have published went by this path; nil
+	// where it can't go another way.
+	went func(connections int) error
 }
 
 // setup is everything that was started.
@@ -44,11 +49,12 @@ type setup struct {
 	paths   map[[2]string]path // by target and kind
 	targets map[string]string  // addresses
 	procs   []*process
+	release []func() // addresses that are reserved
 	node    *broker.Node
 }
 
-// start starts the targets that are asked for, and the proxies before them.
-func start(ctx context.Context, binary string, threads int, targets map[string]bool, say func(string, ...any)) (_ *setup, err error) {
+// start starts the targets that the scenarios need, and the proxies before them.
+func start(ctx context.Context, binary string, threads int, chosen []scenario, say func(string, ...any)) (_ *setup, err error) {
 	s := &setup{binary: binary, threads: threads, versions: map[string]string{}, paths: map[[2]string]path{}, targets: map[string]string{}}
 	defer func() {
 		if err != nil {
@@ -62,12 +68,13 @@ func start(ctx context.Context, binary string, threads int, targets map[string]b
 		say("haproxy is not installed: there is nothing to compare with")
 	}
 	s.readVersions()
-	if targets[sink] {
-		if err := s.startSink(); err != nil {
+	needs := func(need func(scenario) bool) bool { return slices.ContainsFunc(chosen, need) }
+	if needs(func(c scenario) bool { return c.target == sink }) {
+		if s.targets[sink], err = s.startSink(); err != nil {
 			return s, err
 		}
 	}
-	if targets[rabbit] {
+	if needs(func(c scenario) bool { return c.target == rabbit }) {
 		say("starting RabbitMQ (some seconds)")
 		if s.node, err = broker.Start(ctx, broker.Options{}); err != nil {
 			return s, err
@@ -77,6 +84,11 @@ func start(ctx context.Context, binary string, threads int, targets map[string]b
 	for target, addr := range s.targets {
 		if err := s.startPaths(target, addr); err != nil {
 			return s, fmt.Errorf("before %s: %w", target, err)
+		}
+	}
+	if needs(func(c scenario) bool { return slices.Contains(c.paths, links) }) {
+		if err := s.startLinks(); err != nil {
+			return s, fmt.Errorf("a stream over several nodes: %w", err)
 		}
 	}
 	return s, nil
@@ -114,6 +126,9 @@ func (s *setup) close() error {
 	for _, p := range s.procs {
 		p.stop()
 	}
+	for _, release := range s.release {
+		release()
+	}
 	var err error
 	if s.node != nil {
 		err = s.node.Close()
@@ -126,32 +141,30 @@ func (s *setup) path(target, kind string) (path, bool) {
 	return p, there
 }
 
-// startSink runs this program as a sink.
-func (s *setup) startSink() error {
+// startSink runs this program as a sink, and tells where.
+func (s *setup) startSink() (addr string, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return err
+		return "", err
 	}
 	cmd := exec.Command(self, "sink")
 	cmd.Stderr = os.Stderr
 	out, w, err := os.Pipe()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer out.Close()
 	cmd.Stdout = w
 	p, err := startProcess(cmd)
 	w.Close()
 	if err != nil {
-		return err
+		return "", err
 	}
 	s.procs = append(s.procs, p)
-	addr, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("the sink did not say where it is: %w", err)
+	if addr, err = bufio.NewReader(out).ReadString('\n'); err != nil {
+		return "", fmt.Errorf("the sink did not say where it is: %w", err)
 	}
-	s.targets[sink] = strings.TrimSpace(addr)
-	return nil
+	return strings.TrimSpace(addr), nil
 }
 
 // startPaths starts the proxies before a target and declares what is used on it.

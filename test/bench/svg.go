@@ -35,7 +35,7 @@ const (
 	plotTop   = 56
 )
 
-var colors = map[string]string{direct: "#9aa5b1", haproxy: "#5b7db1", amqproxy: "#d9822b", stream: "#b0413e"}
+var colors = map[string]string{direct: "#9aa5b1", haproxy: "#5b7db1", amqproxy: "#d9822b", stream: "#b0413e", links: "#7a4b8f"}
 
 var svg = template.Must(template.New("svg").Parse(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 780 {{.Height}}" font-family="sans-serif" font-size="12">
 <rect width="780" height="{{.Height}}" fill="#fff"/>
@@ -72,12 +72,12 @@ func (r report) plots(dir string) error {
 func (p *plot) add(fs *figures, name, scenario string, m metric) {
 	g := group{Name: name}
 	longest := 0.0
-	for _, path := range allPaths {
+	for _, path := range pathsAndFar {
 		if f := fs.find(scenario, path, m); f != nil {
 			longest = max(longest, f.Median)
 		}
 	}
-	for _, path := range allPaths {
+	for _, path := range pathsAndFar {
 		if f := fs.find(scenario, path, m); f != nil {
 			width := int(f.Median / longest * plotWidth)
 			g.Bars = append(g.Bars, bar{Path: path, Text: short(f.Median) + " " + p.unit, Color: colors[path], Width: width, TextX: plotLeft + width + 6})

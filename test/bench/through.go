@@ -26,6 +26,9 @@ func measurePublish(b *bench, s scenario, p path) (sample, error) {
 	}
 	took := time.Since(began)
 	after, err := p.proc.cpu()
+	if err == nil && p.went != nil {
+		err = p.went(len(pubs))
+	}
 	sent := 0.0
 	for _, pub := range pubs {
 		sent += float64(pub.sent)
