@@ -159,8 +159,6 @@ func (c *sink) method(ch *sinkChannel, f frame.Frame) error {
 		c.consume(ch, f)
 	case frame.BasicCancel:
 		c.cancel(ch, f)
-	case frame.ChannelFlow:
-		c.out = frame.Build(c.out, ch.number, frame.ChannelFlowOk).Octet(1).End()
 	case frame.BasicGet:
 		c.out = frame.Build(c.out, ch.number, frame.BasicGetEmpty).ShortStr("").End()
 	case frame.ChannelClose:
