@@ -170,6 +170,10 @@ func (c *Conn) forgive() {
 // sendAgain sends what has come back or was nacked to other shards. Nothing may come
 // between the frames of a message.
 func (c *Conn) sendAgain(ch *channel, out *Out) {
+	if e := ch.failsAfter; e != nil && ch.state == chOpen {
+		ch.failsAfter = nil
+		c.fail(ch, e, out)
+	}
 	for len(ch.again) > 0 {
 		m := ch.again[0]
 		ch.again = ch.again[1:]

@@ -20,6 +20,7 @@ type book struct {
 	since time.Time // the last tick when it had, or none was open
 	ages  []age
 
+	begun  bool // the last publish is one that is not whole yet
 	gaveUp bool // some were given up that the broker may still settle
 }
 
@@ -116,6 +117,9 @@ func (g *book) find(id uint64) *back {
 // What becomes of them there nobody knows: it counts as nacked.
 func (l *ledger) abandon(leg int, upTo uint64) {
 	g := &l.books[leg]
+	if g.begun {
+		upTo = min(upTo, g.sent-1)
+	}
 	g.gaveUp = g.gaveUp || g.open > 0
 	for seq := g.first(); seq <= min(upTo, g.sent); seq++ {
 		e := g.at(seq)
@@ -130,6 +134,11 @@ func (l *ledger) abandon(leg int, upTo uint64) {
 	}
 	l.trim(g)
 }
+
+// begun says that only the header of a leg's last publish is there, whole that the rest is
+// too: until then no broker can settle it.
+func (l *ledger) begun(leg int) { l.books[leg].begun = true }
+func (l *ledger) whole(leg int) { l.books[leg].begun = false }
 
 // gaveUp tells whether publishes were given up that a leg's broker may still send back.
 func (l *ledger) gaveUp(leg int) bool { return l.books[leg].gaveUp }
@@ -170,7 +179,7 @@ func (l *ledger) late(leg int, now time.Time, limit time.Duration) {
 func (l *ledger) rests(leg int, before, now time.Time, stands bool) time.Duration {
 	g := &l.books[leg]
 	switch {
-	case g.moved || g.open == 0 || g.since.IsZero():
+	case g.moved || g.open == 0 || g.open == 1 && g.begun || g.since.IsZero():
 		g.since = now
 	case stands:
 		g.since = g.since.Add(now.Sub(before))

@@ -27,15 +27,15 @@ type channel struct {
 	parkedFor map[uint32]int // how many, by shard
 	tried     bool           // to send them on since the last tick
 	postponed bool           // until the message in hand has ended
-	evicted   []again        // those that have to make room, when the message in hand is here
 
 	wait       wait
 	heldFrames []byte // whole client frames, in order, that came while it waits
 	deferred   []byte // frames of ours for the client, until down is complete
 
-	fault    *frame.ChannelError // why we close it
-	deadline time.Time           // of the wait for confirms before we close it
-	left     bool                // the client closed it while we were about to
+	fault      *frame.ChannelError // why we close it
+	failsAfter *frame.ChannelError // why it is to be closed when the message in hand has ended
+	deadline   time.Time           // of the wait for confirms before we close it
+	left       bool                // the client closed it while we were about to
 
 	holds     string              // the name of a stream that others wait for while we change it
 	lastQueue string              // the virtual queue that a queue.declare answered here last; "" if a real one
@@ -181,6 +181,7 @@ func (c *Conn) dropHeld(ch *channel) {
 	c.heldSize -= len(ch.heldFrames)
 	ch.heldFrames = nil
 	ch.wait = wait{}
+	c.copies.end(&ch.publish.kept.copied)
 	if c.held == ch {
 		c.held = nil
 	}

@@ -81,7 +81,7 @@ func (c *Conn) prove(ch *channel, out *Out) {
 
 // ask asks for an answer and nothing else.
 func (c *Conn) ask(ch *channel, g *leg, out *Out) {
-	g.proof = true
+	g.proof, g.before = true, g.due
 	g.due++
 	to := out.to(g.link)
 	to.built(to.build(ch.number, frame.ChannelFlow).Octet(1))
@@ -89,7 +89,7 @@ func (c *Conn) ask(ch *channel, g *leg, out *Out) {
 
 // proven takes a broker's flow-ok: true if it is the answer to ask.
 func (c *Conn) proven(ch *channel, g *leg, out *Out) bool {
-	if !g.proof || g.due != 1 {
+	if !g.proof || g.before > 0 {
 		return false
 	}
 	g.proof = false

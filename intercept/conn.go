@@ -264,7 +264,7 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 		c.confirmSelect(ch, out)
 		c.forward(ch, f, out)
 	case frame.TxSelect:
-		ch.tx = true
+		ch.tx, ch.lastSnap = true, nil // its publishes go another way
 		c.forward(ch, f, out)
 	case frame.ChannelClose:
 		c.clientCloses(ch, f, out)

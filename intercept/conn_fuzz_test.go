@@ -342,9 +342,6 @@ func (ch *channel) copiedSize() (size int) {
 	for _, m := range ch.parked {
 		size += m.size
 	}
-	for _, m := range ch.evicted {
-		size += m.size
-	}
 	size += ch.publish.kept.size
 	if ch.ledger == nil {
 		return size

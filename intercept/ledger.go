@@ -231,6 +231,9 @@ func (l *ledger) forgetAll() {
 		}
 		g.kept = ring[copied]{}
 	}
+	for i := range l.retries {
+		l.copies.end(&l.retries[i].copied)
+	}
 	l.retries = nil
 }
 

@@ -17,8 +17,9 @@ type leg struct {
 	down     content   // the content that the broker is sending
 	comeback *comeback // what the broker is sending back
 	due      int       // answers of the broker's that are due
+	before   int       // answers that come before flow-ok, when proof is due
 	unproven bool      // some publishes without a ledger may still come back
-	proof    bool      // a flow-ok that tells is due, the last of the answers
+	proof    bool      // a flow-ok that tells is due
 	suspect  bool      // it has publishes outstanding, and its broker settles none
 	closed   bool
 }
@@ -68,7 +69,7 @@ func (c *Conn) way(ch *channel, t *shard.Table, i int, out *Out) (g *leg, w way,
 	case linkStalled:
 		return c.unlessLed(ch, s, broker)
 	}
-	if l.blocked {
+	if !l.usable() {
 		return c.unlessLed(ch, s, broker)
 	}
 	if g = ch.legTo(l); g == nil {
@@ -87,7 +88,7 @@ func (c *Conn) way(ch *channel, t *shard.Table, i int, out *Out) (g *leg, w way,
 }
 
 func (c *Conn) homeWay(ch *channel) (*leg, way, string) {
-	if !ch.leg.usable() {
+	if !ch.leg.usable() && !ch.tx {
 		return nil, wayNone, ""
 	}
 	return &ch.leg, wayOpen, ""
@@ -159,6 +160,7 @@ func (c *Conn) legMethod(ch *channel, g *leg, f frame.Frame, out *Out) {
 	switch m := f.Method(); m {
 	case frame.ChannelOpenOk:
 		g.due--
+		g.before = max(g.before-1, 0)
 	case frame.BasicAck, frame.BasicNack:
 		a := f.Args()
 		tag, multiple := a.LongLong(), a.Bit()
@@ -197,7 +199,11 @@ func (c *Conn) legRefused(ch *channel, g *leg, f frame.Frame, out *Out) {
 	_, e.Text, _ = strings.Cut(string(a.ShortStr()), " - ")
 	e.Method = frame.Method(uint32(a.Short())<<16 | uint32(a.Short()))
 	c.legLost(ch, g, out)
-	if c.channels[ch.number] == ch && ch.state == chOpen {
+	switch {
+	case c.channels[ch.number] != ch || ch.state != chOpen:
+	case ch.publish.state == pubPass: // no method may come between the frames of a message
+		ch.failsAfter = e
+	default:
 		c.fail(ch, e, out)
 	}
 }
@@ -209,6 +215,9 @@ func (c *Conn) legLost(ch *channel, g *leg, out *Out) {
 	if p.leg == g && p.state == pubPass { // the rest of the message has nowhere to go
 		if p.copied {
 			ch.ledger.forget(&ch.ledger.books[g.book], ch.ledger.books[g.book].sent)
+		}
+		if ch.ledger != nil {
+			ch.ledger.whole(g.book)
 		}
 		p.leg, p.state, p.copied = nil, pubDrop, false
 	}
@@ -257,7 +266,7 @@ func (c *Conn) closeLegs(ch *channel, out *Out) {
 // what is outstanding there when that is too long. Its answer to prove shows that it
 // works again, like any confirm.
 func (c *Conn) suspects(ch *channel, g *leg, before time.Time, out *Out) {
-	if ch.ledger == nil || g.book >= len(ch.ledger.books) {
+	if ch.ledger == nil || g.book >= len(ch.ledger.books) || ch.state != chOpen && !ch.waitsToClose() {
 		return
 	}
 	stands := g.link.blocked || g.link.stuck

@@ -14,8 +14,10 @@ type link struct {
 	index      int // in Conn.links and Out.Links; -1 is the home link
 	to         Dial
 	state      linkState
-	blocked    bool // its broker has said connection.blocked
-	stuck      bool // it takes nothing, so that the silence is no sign of a stall
+	blocked    bool      // its broker has said connection.blocked
+	stuck      bool      // it takes nothing, so that the silence is no sign of a stall
+	stuckAt    time.Time // the tick when that was first so
+	held       bool      // for stall-timeout: it is avoided
 	channelMax uint16
 	closing    map[uint16]bool // channels whose close-ok is due
 	why        string          // it is refused or failed
@@ -62,7 +64,7 @@ const redialTime = 2 * time.Second
 const linkIdle = time.Minute
 
 // usable tells whether more may be published on the link.
-func (l *link) usable() bool { return l.state == linkUp && !l.blocked }
+func (l *link) usable() bool { return l.state == linkUp && !l.blocked && !l.held }
 
 // linkTo gives the link to a node's broker, which is dialled if it is not there; nil if
 // the session has too many.
@@ -102,7 +104,8 @@ func (l *link) due(now time.Time) bool {
 // LinkUp says that a link is open, on which channels up to channelMax may be used.
 func (c *Conn) LinkUp(i int, channelMax uint16, out *Out) {
 	l := c.links[i]
-	l.state, l.blocked, l.stuck, l.channelMax, l.used = linkUp, false, false, channelMax, time.Time{}
+	l.state, l.channelMax, l.used = linkUp, channelMax, time.Time{}
+	l.blocked, l.stuck, l.held = false, false, false
 	l.closing = nil
 	c.linkNews(out)
 }
@@ -246,14 +249,16 @@ func (c *Conn) closingFromLink(l *link, n uint16, f frame.Frame, out *Out) {
 // tickLinks has links tried again that could not be had, and gives up those that nothing
 // was published on for a while.
 func (c *Conn) tickLinks(out *Out) {
+	c.tickStuck(&c.home, out)
 	for _, l := range c.links {
+		c.tickStuck(l, out)
 		if l.due(c.now) {
 			c.rerouteAll()
 		}
 		if l.wrote || l.used.IsZero() {
 			l.wrote, l.used = false, c.now
 		}
-		if l.state != linkUp || c.now.Sub(l.used) < linkIdle || c.busy(l) {
+		if l.state != linkUp || c.now.Sub(l.used) < linkIdle || c.busy(l, out) {
 			continue
 		}
 		for _, ch := range c.channels {
@@ -263,6 +268,22 @@ func (c *Conn) tickLinks(out *Out) {
 		}
 		l.state, l.closing = linkNone, nil
 		out.Drops = append(out.Drops, l.index)
+		c.linkNews(out)
+	}
+}
+
+// tickStuck avoids a link that takes nothing for stall-timeout, until it does.
+func (c *Conn) tickStuck(l *link, out *Out) {
+	switch {
+	case !l.stuck:
+		l.stuckAt = time.Time{}
+	case l.stuckAt.IsZero():
+		l.stuckAt = c.now
+	}
+	held := l.stuck && c.cfg.StallTimeout > 0 && c.now.Sub(l.stuckAt) >= c.cfg.StallTimeout
+	if held != l.held {
+		l.held = held
+		c.linkNews(out)
 	}
 }
 
@@ -273,13 +294,19 @@ func (c *Conn) breakLink(l *link, out *Out) {
 	c.LinkDown(l.index, Lost, "a message was not finished", out)
 }
 
-// busy tells whether anything on a link is not settled.
-func (c *Conn) busy(l *link) bool {
+// busy tells whether anything on a link is not settled; without confirms it asks.
+func (c *Conn) busy(l *link, out *Out) bool {
+	if len(l.closing) > 0 {
+		return true
+	}
 	for _, ch := range c.channels {
 		if ch == nil || ch.legTo(l) == nil {
 			continue
 		}
 		g := ch.legTo(l)
+		if g.unproven && !g.proof && !(ch.publish.leg == g && ch.publish.state == pubPass) {
+			c.ask(ch, g, out)
+		}
 		if g.proof || ch.publish.leg == g && ch.publish.state == pubPass || ch.ledger != nil && ch.ledger.busy(g.book) {
 			return true
 		}

@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"slices"
 	"time"
 
 	"amqproxy/frame"
@@ -21,7 +22,8 @@ type parked struct {
 func (c *Conn) choose(ch *channel, t *shard.Table, hash uint64, out *Out) (i int, g *leg, w way, why string) {
 	i = t.Pick(hash)
 	g, w, why = c.way(ch, t, i, out)
-	if len(ch.parked) > 0 && w == wayOpen && c.waitsBefore(ch, t.ID(i), out) {
+	waits := t.Settings.OnUnavailable == shard.Wait
+	if waits && len(ch.parked) > 0 && w == wayOpen && c.waitsBefore(ch, t.ID(i), out) {
 		return i, nil, wayNone, ""
 	}
 	if w != wayNone || t.Settings.OnUnavailable != shard.Spill {
@@ -32,10 +34,23 @@ func (c *Conn) choose(ch *channel, t *shard.Table, hash uint64, out *Out) (i int
 		return w == wayNone || w == wayRefused
 	})
 	if next < 0 {
-		return i, nil, w, why
+		return i, c.blockedLeg(ch, &t.Shards[i]), w, why
 	}
 	g, w, why = c.way(ch, t, next, out)
 	return next, g, w, why
+}
+
+// blockedLeg is the leg to a shard whose broker is merely blocked: where no other shard can
+// be had, what is for it waits for the end of the alarm there, as with RabbitMQ. nil if it
+// is not so.
+func (c *Conn) blockedLeg(ch *channel, s *shard.Shard) *leg {
+	for g := range ch.legs {
+		l := g.link
+		if (s.Local && g == &ch.leg || !s.Local && l.to.Node == s.Node) && l.state == linkUp && l.blocked && !l.held && !g.suspect {
+			return g
+		}
+	}
+	return nil
 }
 
 // waitsBefore tells whether messages wait for a shard that the next one must not overtake.
@@ -50,8 +65,12 @@ func (c *Conn) waitsBefore(ch *channel, queue uint32, out *Out) bool {
 }
 
 // keepPublish begins to take in a message that has no way now.
-func (c *Conn) keepPublish(ch *channel, queue uint32, header frame.Frame) {
+func (c *Conn) keepPublish(ch *channel, queue uint32, header frame.Frame, out *Out) {
 	p := &ch.publish
+	waits := p.table.Settings.OnUnavailable == shard.Wait
+	if h, ok := frame.ParseHeader(header); ok && waits { // before it has a tag: the oldest is told first
+		c.makeRoom(ch, len(p.method)+len(header)+int(min(h.BodySize, maxCopied))+frame.Overhead, out)
+	}
 	a := p.method.Args()
 	a.Short()
 	a.ShortStr()
@@ -64,9 +83,8 @@ func (c *Conn) keepPublish(ch *channel, queue uint32, header frame.Frame) {
 		ch.ledger.tags.sent++
 		e.tag = ch.ledger.tags.sent
 	}
-	p.state, p.kept = pubKeep, again{entry: e, waits: true}
+	p.state, p.leg, p.kept = pubKeep, nil, again{entry: e, waits: true}
 	if h, ok := frame.ParseHeader(header); ok && h.BodySize <= maxMessage {
-		c.makeRoom(ch, int(h.BodySize))
 		p.kept.copied, _ = c.copyOf(ch, header, int(h.BodySize))
 	}
 	p.content.next(header)
@@ -74,10 +92,9 @@ func (c *Conn) keepPublish(ch *channel, queue uint32, header frame.Frame) {
 
 // makeRoom gives up the oldest that wait on the channel until there is room for one of
 // this size.
-func (c *Conn) makeRoom(ch *channel, size int) {
-	for len(ch.parked) > 0 && c.copies.size+size > maxCopied {
-		ch.evicted = append(ch.evicted, c.unparkFirst(ch).again)
-		size -= ch.evicted[len(ch.evicted)-1].size
+func (c *Conn) makeRoom(ch *channel, size int, out *Out) {
+	for len(ch.parked) > 0 && c.copies.size+size > maxCopied && size < maxCopied {
+		c.giveUp(ch, c.unparkFirst(ch).again, out)
 	}
 }
 
@@ -98,10 +115,6 @@ func (c *Conn) keptWhole(ch *channel, out *Out) {
 	p := &ch.publish
 	m, wait := p.kept, p.table.Settings.OnUnavailable == shard.Wait && p.kept.frames != nil
 	p.method, p.table, p.state, p.kept = nil, nil, pubNone, again{}
-	for _, old := range ch.evicted {
-		c.giveUp(ch, old, out)
-	}
-	ch.evicted = nil
 	if wait {
 		c.park(ch, m)
 	} else {
@@ -110,8 +123,19 @@ func (c *Conn) keptWhole(ch *channel, out *Out) {
 	c.sendAgain(ch, out)
 }
 
+// park has a message wait that was sent before: in front of those that were not, for it
+// is older.
 func (c *Conn) park(ch *channel, m again) {
 	c.keepParked(ch, parked{again: m})
+	if m.waits {
+		return
+	}
+	last := len(ch.parked) - 1
+	first := slices.IndexFunc(ch.parked[:last], func(p parked) bool { return p.waits })
+	if first >= 0 {
+		copy(ch.parked[first+1:], ch.parked[first:last])
+		ch.parked[first] = parked{again: m}
+	}
 }
 
 func (c *Conn) keepParked(ch *channel, m parked) {
@@ -169,9 +193,6 @@ func (c *Conn) dropParked(ch *channel) {
 	for i := range ch.parked {
 		c.copies.end(&ch.parked[i].copied)
 	}
-	for i := range ch.evicted {
-		c.copies.end(&ch.evicted[i].copied)
-	}
 	c.copies.end(&ch.publish.kept.copied)
-	ch.parked, ch.parkedFor, ch.evicted = nil, nil, nil
+	ch.parked, ch.parkedFor = nil, nil
 }

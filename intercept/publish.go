@@ -153,6 +153,9 @@ func (c *Conn) contentFromClient(ch *channel, f frame.Frame, out *Out) {
 		c.copyBody(ch, f)
 	}
 	if p.content.next(f); !p.content.busy() {
+		if ch.ledger != nil && p.state == pubPass && p.leg.book < len(ch.ledger.books) {
+			ch.ledger.whole(p.leg.book)
+		}
 		p.state, p.copied = pubNone, false
 		c.sendAgain(ch, out)
 	}
@@ -192,7 +195,7 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 			Text: fmt.Sprintf("stream '%s': %s", p.table.Stream, why)}, out)
 		return
 	case g == nil:
-		c.keepPublish(ch, p.table.ID(i), f)
+		c.keepPublish(ch, p.table.ID(i), f, out)
 		if !p.content.busy() {
 			c.keptWhole(ch, out)
 		}
@@ -235,6 +238,9 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	}
 	p.content.next(f)
 	p.method, p.table, p.state, p.leg = nil, nil, pubPass, g
+	if p.content.busy() && ch.ledger != nil {
+		ch.ledger.begun(g.book)
+	}
 	if !p.content.busy() {
 		p.state, p.copied = pubNone, false
 		c.sendAgain(ch, out)

@@ -29,6 +29,7 @@ func (c *Conn) replied(ch *channel, m frame.Method, out *Out) {
 	if ch.due == 0 || !answers(m) {
 		return
 	}
+	ch.before = max(ch.before-1, 0)
 	if ch.due--; ch.due > 0 || ch.wait.what != waitReplies {
 		return
 	}

@@ -23,7 +23,7 @@ func (se *session) open(d intercept.Dial) {
 	sd, channelMax, why, err := se.link(d)
 	se.mu.Lock()
 	defer se.mu.Unlock()
-	if err == nil && (se.over || se.parting) {
+	if err == nil && (se.over || se.parting || d.Link < len(se.links) && se.links[d.Link] != nil) {
 		sd.conn.Close()
 		se.server.totals.Links.Add(-1)
 		return
@@ -59,7 +59,8 @@ func (se *session) link(d intercept.Dial) (sd *side, channelMax uint16, why inte
 			links.Add(-1)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(se.ctx, cfg.StallTimeout)
+	deadline := time.Now().Add(cfg.StallTimeout)
+	ctx, cancel := context.WithDeadline(se.ctx, deadline)
 	defer cancel()
 	conn, err := se.server.dial(ctx, "tcp", d.Address)
 	if err != nil {
@@ -68,7 +69,7 @@ func (se *session) link(d intercept.Dial) (sd *side, channelMax uint16, why inte
 	sd, err = newSide("broker of "+d.Node, conn)
 	if err == nil {
 		sd.link = d.Link
-		conn.SetDeadline(time.Now().Add(cfg.StallTimeout))
+		conn.SetDeadline(deadline)
 		channelMax, err = se.logIn(sd, d)
 		conn.SetDeadline(time.Time{})
 	}
@@ -207,9 +208,13 @@ func (se *session) fromLink(sd *side, f frame.Frame, out *intercept.Out) (done b
 		case frame.ConnectionClose:
 			a := f.Args()
 			a.Short()
-			se.server.log.Warn("a broker has closed a link", zap.String("link", sd.name), zap.String("why", string(a.ShortStr())))
+			why := string(a.ShortStr())
+			se.server.log.Warn("a broker has closed a link", zap.String("link", sd.name), zap.String("why", why))
 			se.send(sd, frame.Build(nil, 0, frame.ConnectionCloseOk).End())
-			sd.closing = true // what it settled before is taken, and nothing else
+			if se.links[sd.link] == sd {
+				se.links[sd.link] = nil
+				se.core.LinkDown(sd.link, intercept.Lost, sd.name+": "+why, out)
+			}
 			return false, nil
 		case frame.ConnectionCloseOk:
 			return true, nil

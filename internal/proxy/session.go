@@ -236,6 +236,9 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 	several := len(se.links) > 0
 	var room [4]*side
 	writes := se.commit(out, from, room[:0])
+	if from.link >= 0 { // it may be spared now, and the client read
+		se.room.Broadcast()
+	}
 	se.mu.Unlock()
 
 	for _, to := range writes {

@@ -25,6 +25,7 @@ func (se *session) tick(now time.Time) {
 	se.core.Tick(now, &out)
 	se.core.EndBatch()
 	se.commit(&out, nil, nil)
+	defer se.room.Broadcast() // what keeps the client from being read may be spared now
 	for sd := range se.sides {
 		if se.other(sd).out.stalled > 0 {
 			sd.heard = true // its reader may be the one that writes, and can't hear it
