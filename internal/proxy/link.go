@@ -211,6 +211,7 @@ func (se *session) fromLink(sd *side, f frame.Frame, out *intercept.Out) (done b
 			why := string(a.ShortStr())
 			se.server.log.Warn("a broker has closed a link", zap.String("link", sd.name), zap.String("why", why))
 			se.send(sd, frame.Build(nil, 0, frame.ConnectionCloseOk).End())
+			sd.conn.SetReadDeadline(time.Now().Add(lingerTime)) // it closes the socket now
 			if se.links[sd.link] == sd {
 				se.links[sd.link] = nil
 				se.core.LinkDown(sd.link, intercept.Lost, sd.name+": "+why, out)
