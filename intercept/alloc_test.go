@@ -83,6 +83,26 @@ func TestNoAllocationPerMessage(t *testing.T) {
 	}
 }
 
+// TestNoAllocationOverLinks: nor do messages that go to several brokers.
+func TestNoAllocationOverLinks(t *testing.T) {
+	b := newBatch(t, "client", true, paths[0].lines...)
+	var snap snapshot
+	snap.init()
+	snap.add("stream", "shard.a", options{"shards": "6", "local": "2"})
+	snap.brokers["n2"] = shard.Broker{Address: "n2:5672"}
+	b.conn.cfg.KnowsLogin, b.conn.cfg.MaxLinks = true, 1
+	b.conn.Use(snap.make())
+	b.run() // up to the first message that needs a link
+	b.conn.LinkUp(0, 0, &b.out)
+	b.run()
+	if b.out.Home.Len() == 0 || b.out.Link(0).Len() == 0 {
+		t.Fatalf("%d octets went home, %d over the link", b.out.Home.Len(), b.out.Link(0).Len())
+	}
+	if n := testing.AllocsPerRun(200, b.run); n != 0 {
+		t.Errorf("%v allocations for %d messages", n, perBatch)
+	}
+}
+
 // TestNoAllocationPerConfirm: nor does the ledger of publishes to streams, whether the
 // broker confirms singly or many at once.
 func TestNoAllocationPerConfirm(t *testing.T) {

@@ -182,19 +182,27 @@ func (se *session) readEnded() {
 	}
 }
 
-// outs lends what a batch is written into: a reader that waits needs none.
-var outs = sync.Pool{New: func() any { return new(intercept.Out) }}
+// outcome is what came of a batch, and the sides that its reader writes to itself.
+type outcome struct {
+	intercept.Out
+	writes []*side
+}
+
+// outcomes lends them: a reader that waits needs none.
+var outcomes = sync.Pool{New: func() any { return new(outcome) }}
 
 func (se *session) takeBatch(from *side) (done bool, err error) {
-	out := outs.Get().(*intercept.Out)
-	done, err = se.batch(from, out)
-	out.Reset()
-	outs.Put(out)
+	o := outcomes.Get().(*outcome)
+	done, err = se.batch(from, o)
+	o.Reset()
+	clear(o.writes) // the pool must not keep a session alive
+	outcomes.Put(o)
 	return done, err
 }
 
 // batch takes all whole frames that were read and writes what comes of them.
-func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) {
+func (se *session) batch(from *side, o *outcome) (done bool, err error) {
+	out := &o.Out
 	se.mu.Lock()
 	from.heard = true
 	held := from.reader.Buffered()
@@ -234,14 +242,13 @@ func (se *session) batch(from *side, out *intercept.Out) (done bool, err error) 
 	}
 	from.open = se.handshake.homeDone
 	several := len(se.links) > 0
-	var room [4]*side
-	writes := se.commit(out, from, room[:0])
+	o.writes = se.commit(out, from, o.writes[:0])
 	if from.link >= 0 { // it may be spared now, and the client read
 		se.room.Broadcast()
 	}
 	se.mu.Unlock()
 
-	for _, to := range writes {
+	for _, to := range o.writes {
 		spans := se.bytesFor(to, out).Spans()
 		if several && to != se.client {
 			se.push(to, spans)
