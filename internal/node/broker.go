@@ -34,7 +34,9 @@ func (n *Node) watchBrokers(ctx context.Context) {
 		for node, broker := range n.lostBrokers() {
 			n.lostAnswers(node, n.answers(ctx, node, broker))
 		}
-		n.watchBeside(ctx, time.Now())
+		n.mu.Lock()
+		n.askBesides(time.Now())
+		n.mu.Unlock()
 		n.watchLeaders(ctx, time.Now())
 	}
 }

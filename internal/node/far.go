@@ -74,21 +74,42 @@ type removal struct {
 // join the cluster.
 const besideAgain = 10 * time.Second
 
-// watchBeside finds out which nodes' brokers are in one cluster with ours: it knows their
-// shards, then. Once it is so it stays so.
-func (n *Node) watchBeside(ctx context.Context, now time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for node := range n.members {
-		if node == n.cfg.Name || n.beside[node] || n.condition != Running || now.Sub(n.asking[node]) < besideAgain {
-			continue
-		}
-		for _, s := range n.streams {
-			if queues := s.seen[node]; len(queues) > 0 {
-				n.asking[node] = now
-				n.working.Go(func() { n.askBeside(ctx, node, s, queues) })
-				break
+// besides is what is known of a node's broker: whether it is in one cluster with ours.
+type besides struct {
+	yes    bool      // once it is so it stays so
+	at     time.Time // of the last answer; zero while there is none
+	tried  time.Time
+	asking bool
+}
+
+// beside tells whether it is known that a node's broker is in one cluster with ours, and
+// apart whether it is known that it is not. n.mu is held.
+func (n *Node) beside(node string) bool { return n.besides[node] != nil && n.besides[node].yes }
+
+func (n *Node) apart(node string) bool {
+	b := n.besides[node]
+	return b != nil && !b.yes && !b.at.IsZero()
+}
+
+// askBesides has our broker asked where it is not known, or was not so a while ago. It
+// knows the shards of the nodes of its cluster. n.mu is held.
+func (n *Node) askBesides(now time.Time) {
+	ctx := n.running
+	if ctx == nil || ctx.Err() != nil || n.condition == BrokerDown || n.condition == Stopping {
+		return
+	}
+	for _, s := range n.streams {
+		for node, queues := range s.seen {
+			b := n.besides[node]
+			if b == nil {
+				b = &besides{}
+				n.besides[node] = b
 			}
+			if node == n.cfg.Name || b.yes || b.asking || now.Sub(b.at) < besideAgain || now.Sub(b.tried) < retryMin || len(queues) == 0 {
+				continue
+			}
+			b.asking, b.tried = true, now
+			n.working.Go(func() { n.askBeside(ctx, node, s, queues) })
 		}
 	}
 }
@@ -98,16 +119,23 @@ func (n *Node) askBeside(ctx context.Context, node string, s *stream, queues []s
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.DeclareTimeout)
 	defer cancel()
 	beside, err = n.keeper.Knows(ctx, s.name.VHost, queues, s.settings.Local)
-	if err != nil || !beside {
-		return beside, err
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.beside[node] {
-		n.beside[node] = true
+	b := n.besides[node]
+	if b == nil {
+		b = &besides{}
+		n.besides[node] = b
+	}
+	b.asking = false
+	if err != nil {
+		return beside, err
+	}
+	news := b.at.IsZero() || beside && !b.yes
+	b.yes, b.at = b.yes || beside, time.Now()
+	if news {
 		n.republish()
 	}
-	return true, nil
+	return beside, nil
 }
 
 // deletedBy is the node that has deleted a stream; "" if it was this one, or is not known.
@@ -146,7 +174,7 @@ func (n *Node) missedDeletes(before membership.Memory) {
 // unless our broker is in one cluster with that one's. Who uses the name waits until it is
 // done. n.mu is held.
 func (n *Node) removes(s *stream, by string) {
-	if n.beside[by] {
+	if n.beside(by) {
 		return
 	}
 	queues := s.seen[by]

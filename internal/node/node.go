@@ -62,9 +62,8 @@ type Node struct {
 	quorum    map[shard.Queue]*leader          // of quorum shards whose nodes do not serve
 	members   map[string]member
 	condition Condition
-	beside    map[string]bool      // nodes whose brokers are in one cluster with ours, as far as it is known
-	asking    map[string]time.Time // when that was asked last
-	dead      map[string]bool      // nodes that are silent and whose broker is down too
+	besides   map[string]*besides // by node
+	dead      map[string]bool     // nodes that are silent and whose broker is down too
 	removals  map[shard.Name]*removal
 	far       map[string]*keeper.Keeper // for brokers that are in no cluster with ours, by address
 	running   context.Context           // of Run; nil before
@@ -82,8 +81,7 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		holds:     map[shard.Queue]int{},
 		quorum:    map[shard.Queue]*leader{},
 		dead:      map[string]bool{},
-		beside:    map[string]bool{},
-		asking:    map[string]time.Time{},
+		besides:   map[string]*besides{},
 		removals:  map[shard.Name]*removal{},
 		far:       map[string]*keeper.Keeper{},
 		silent:    map[string]int{},
@@ -213,6 +211,7 @@ func (n *Node) reconcile() {
 		n.follow(name, p)
 	}
 	n.publish(places)
+	n.askBesides(time.Now())
 	n.forgetHolds(st)
 }
 
@@ -277,7 +276,9 @@ func (n *Node) publish(places map[shard.Name]placement) {
 	brokers := make(map[string]shard.Broker, len(n.members))
 	for node, m := range n.members {
 		if node != n.cfg.Name && m.broker != "" {
-			brokers[node] = m.reached(n.members[n.cfg.Name], n.beside[node])
+			// Until it is known the home link may be tried: what its broker can't
+			// route comes back.
+			brokers[node] = m.reached(n.members[n.cfg.Name], !n.apart(node))
 		}
 	}
 	n.snapshot.Store(shard.NewSnapshot(n.cfg.Name, n.cfg.Rules, tables, others, queues, brokers))

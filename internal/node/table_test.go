@@ -146,3 +146,27 @@ func TestKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestReached: a broker that its node knows as loopback is out of reach from elsewhere, and
+// who may know is told what to do.
+func TestReached(t *testing.T) {
+	here := member{node: "n1", addr: "10.0.0.1:7946"}
+	for name, c := range map[string]struct {
+		m     member
+		addr  string
+		apart bool
+	}{
+		"advertised":               {m: member{broker: "10.0.0.2:5672", addr: "10.0.0.2:7946"}, addr: "10.0.0.2:5672"},
+		"loopback elsewhere":       {m: member{broker: "127.0.0.1:5672", addr: "10.0.0.2:7946"}, apart: true},
+		"localhost elsewhere":      {m: member{broker: "localhost:5672", addr: "10.0.0.2:7946"}, apart: true},
+		"loopback on this machine": {m: member{broker: "127.0.0.1:5673", addr: "10.0.0.1:7947"}, addr: "127.0.0.1:5673"},
+	} {
+		b := c.m.reached(here, true)
+		if b.Address != c.addr || (b.Apart != "") != c.apart || !b.Beside {
+			t.Errorf("%s: %+v", name, b)
+		}
+		if c.apart && !strings.Contains(b.Apart, "broker-advertise") {
+			t.Errorf("%s: it does not say what to do: %s", name, b.Apart)
+		}
+	}
+}
