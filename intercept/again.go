@@ -246,7 +246,7 @@ func (c *Conn) sendOne(ch *channel, m *again, out *Out) (sent, later bool) {
 		item = append(ch.ownBCC(m.key, h.BodySize), item...)
 	}
 	size := len(header) + seam.growth(item)
-	if !ok || size > c.frameMax {
+	if !ok || size > c.cfg.FrameMax {
 		return false, false
 	}
 	c.countAgain(t, m)

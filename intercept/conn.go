@@ -19,16 +19,12 @@ const maxNames = 1024
 // Conn is one session between connection.open-ok and its end. Not safe for
 // concurrent use: the session's lock guards it.
 type Conn struct {
-	cfg         Config
-	vhost       string
-	frameMax    int
-	channelMax  uint16
-	hearsCancel bool
-	snap        *shard.Snapshot
-	names       map[string]name // what snap says of the names used lately
-	rnd         uint64          // state of a splitmix64 generator: random streams, ties
-	serial      uint32          // of the last errand
-	learned     string          // the name that the node was asked about for the frame in hand
+	cfg     Config
+	snap    *shard.Snapshot
+	names   map[string]name // what snap says of the names used lately
+	rnd     uint64          // state of a splitmix64 generator: random streams, ties
+	serial  uint32          // of the last errand
+	learned string          // the name that the node was asked about for the frame in hand
 
 	home     link
 	links    []*link    // to other brokers
@@ -92,7 +88,7 @@ type Config struct {
 func New(cfg Config, snap *shard.Snapshot, total *shard.Counters) *Conn {
 	return &Conn{
 		cfg: cfg, home: link{index: -1, state: linkUp},
-		vhost: cfg.VHost, frameMax: cfg.FrameMax, channelMax: cfg.ChannelMax, hearsCancel: cfg.HearsCancel, snap: snap, rnd: cfg.Seed,
+		snap: snap, rnd: cfg.Seed,
 		tally: tally{total: total},
 	}
 }
@@ -148,7 +144,7 @@ func (c *Conn) find(b []byte) (*shard.Table, shard.Verdict) {
 	if len(c.names) >= maxNames {
 		clear(c.names)
 	}
-	t, v := c.snap.Find(c.vhost, string(b))
+	t, v := c.snap.Find(c.cfg.VHost, string(b))
 	if c.names == nil { // the maps of a session that needs none would be half its memory
 		c.names = map[string]name{}
 	}
@@ -193,8 +189,8 @@ func (c *Conn) FromClient(f frame.Frame, out *Out) error {
 		c.connectionFromClient(f, out)
 		return nil
 	}
-	if n > c.channelMax && c.channelMax > 0 { // RabbitMQ counts channels only, and we keep memory by number
-		return &frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("channel number %d is above the negotiated channel_max (%d)", n, c.channelMax)}
+	if n > c.cfg.ChannelMax && c.cfg.ChannelMax > 0 { // RabbitMQ counts channels only, and we keep memory by number
+		return &frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("channel number %d is above the negotiated channel_max (%d)", n, c.cfg.ChannelMax)}
 	}
 	c.channelFromClient(n, f, out)
 	return nil

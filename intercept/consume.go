@@ -47,7 +47,7 @@ func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 	name, tag := ch.queueName(a.ShortStr()), string(a.ShortStr())
 	_, verdict := c.find(name)
 	switch {
-	case !a.OK() || verdict.Passes() && c.snap.Standing(c.vhost, string(name)) == shard.NoShard:
+	case !a.OK() || verdict.Passes() && c.snap.Standing(c.cfg.VHost, string(name)) == shard.NoShard:
 		c.forward(ch, f, out)
 	case (ch.cancels > 0 || ch.knows(tag)) && c.awaitReplies(ch, f): // a cancel-ok for its tag would end it
 	case verdict.Passes():
@@ -55,7 +55,7 @@ func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)
 	default:
-		c.errand(ch, f, Errand{Kind: Pick, Stream: shard.Name{VHost: c.vhost, Stream: string(name)}}, out)
+		c.errand(ch, f, Errand{Kind: Pick, Stream: shard.Name{VHost: c.cfg.VHost, Stream: string(name)}}, out)
 	}
 }
 
@@ -161,7 +161,7 @@ func (c *Conn) basicGet(ch *channel, f frame.Frame, out *Out) {
 		c.forward(ch, f, out)
 		return
 	case verdict.Passes():
-		if g.noAck || c.snap.Standing(c.vhost, string(name)) == shard.NoShard {
+		if g.noAck || c.snap.Standing(c.cfg.VHost, string(name)) == shard.NoShard {
 			c.forward(ch, f, out)
 			return
 		}
@@ -170,7 +170,7 @@ func (c *Conn) basicGet(ch *channel, f frame.Frame, out *Out) {
 		c.learn(ch, f, string(name), out)
 		return
 	case len(table.Sources()) == 0:
-		c.fail(ch, noLocalShard(f.Method(), table.Stream, c.vhost), out)
+		c.fail(ch, noLocalShard(f.Method(), table.Stream, c.cfg.VHost), out)
 		return
 	default:
 		g.stream, g.queues = table.Stream, table.Sources()
@@ -206,7 +206,7 @@ func (c *Conn) nextShard(ch *channel, out *Out) bool {
 		if g.stream != "" {
 			ch.nextGet = g.at
 		}
-		if c.snap.Standing(c.vhost, queue) == shard.Closing {
+		if c.snap.Standing(c.cfg.VHost, queue) == shard.Closing {
 			continue
 		}
 		if !g.noAck && c.mayGo(queue, g.stream) {

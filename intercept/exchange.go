@@ -17,7 +17,7 @@ func (c *Conn) exchangeDeclare(ch *channel, f frame.Frame, out *Out) {
 	passive, durable, autoDelete, internal := a.Bit(), a.Bit(), a.Bit(), a.Bit()
 	a.Bit()
 	args := a.Table()
-	settings, match := c.snap.Match(c.vhost, name)
+	settings, match := c.snap.Match(c.cfg.VHost, name)
 	if !a.OK() || !match {
 		c.forward(ch, f, out)
 		return
@@ -48,7 +48,7 @@ func (c *Conn) exchangeDeclare(ch *channel, f frame.Frame, out *Out) {
 	}
 	// Who publishes to it must wait from before the exchange is there until its
 	// shards are: RabbitMQ confirms what it drops in between.
-	c.errand(ch, f, Errand{Kind: Declare, Stream: shard.Name{VHost: c.vhost, Stream: name}, Declared: asked}, out)
+	c.errand(ch, f, Errand{Kind: Declare, Stream: shard.Name{VHost: c.cfg.VHost, Stream: name}, Declared: asked}, out)
 }
 
 // declareUp sends the declare to the broker.
@@ -126,7 +126,7 @@ func (c *Conn) exchangeDelete(ch *channel, f frame.Frame, out *Out) {
 		c.learn(ch, f, string(name), out)
 	case c.awaitReplies(ch, f):
 	default:
-		c.errand(ch, f, Errand{Kind: Delete, Stream: shard.Name{VHost: c.vhost, Stream: string(name)}}, out)
+		c.errand(ch, f, Errand{Kind: Delete, Stream: shard.Name{VHost: c.cfg.VHost, Stream: string(name)}}, out)
 	}
 }
 
@@ -151,7 +151,7 @@ func (c *Conn) exchangeAnswered(ch *channel, m frame.Method, out *Out) bool {
 		return false
 	}
 	w := ch.wait
-	c.errand(ch, w.frame, Errand{Kind: kind, Stream: shard.Name{VHost: c.vhost, Stream: w.name}, Declared: w.asked, Held: ch.holds != ""}, out)
+	c.errand(ch, w.frame, Errand{Kind: kind, Stream: shard.Name{VHost: c.cfg.VHost, Stream: w.name}, Declared: w.asked, Held: ch.holds != ""}, out)
 	ch.holds = "" // the node ends it with the errand
 	return true
 }
@@ -177,7 +177,7 @@ func (c *Conn) exchangeBind(ch *channel, f frame.Frame, out *Out) {
 
 // learn asks whether name is a stream and takes the frame again then.
 func (c *Conn) learn(ch *channel, f frame.Frame, name string, out *Out) {
-	c.errand(ch, f, Errand{Kind: Learn, Stream: shard.Name{VHost: c.vhost, Stream: name}}, out)
+	c.errand(ch, f, Errand{Kind: Learn, Stream: shard.Name{VHost: c.cfg.VHost, Stream: name}}, out)
 }
 
 // refuse closes the channel because the method can't be had on stream name.
@@ -185,7 +185,7 @@ func (c *Conn) refuse(ch *channel, f frame.Frame, name string, out *Out) {
 	if t, _ := c.find([]byte(name)); t != nil {
 		c.tally.stream(t.Counters).refused++
 	}
-	c.fail(ch, refusal(f.Method(), fmt.Sprintf("%s can't be used on stream '%s' in vhost '%s'", f.Method(), name, c.vhost)), out)
+	c.fail(ch, refusal(f.Method(), fmt.Sprintf("%s can't be used on stream '%s' in vhost '%s'", f.Method(), name, c.cfg.VHost)), out)
 }
 
 func refusal(m frame.Method, text string) *frame.ChannelError {

@@ -64,7 +64,7 @@ func (c *Conn) basicPublish(ch *channel, f frame.Frame, out *Out) {
 		return
 	case len(table.Shards) == 0:
 		c.fail(ch, &frame.ChannelError{Code: frame.NotFound, Method: frame.BasicPublish, Text: fmt.Sprintf(
-			"stream '%s' in vhost '%s' has no shard that is ready", table.Stream, c.vhost)}, out)
+			"stream '%s' in vhost '%s' has no shard that is ready", table.Stream, c.cfg.VHost)}, out)
 		return
 	}
 	if c.held != nil && c.held != ch {
@@ -90,7 +90,7 @@ func (c *Conn) publishAbsent(ch *channel, f frame.Frame, exchange string, out *O
 		return
 	}
 	c.fail(ch, &frame.ChannelError{Code: frame.NotFound, Method: frame.BasicPublish,
-		Text: fmt.Sprintf("no exchange '%s' in vhost '%s'", exchange, c.vhost)}, out)
+		Text: fmt.Sprintf("no exchange '%s' in vhost '%s'", exchange, c.cfg.VHost)}, out)
 }
 
 // target tells whether a message is for a stream: by its exchange, or by its key
@@ -207,7 +207,7 @@ func (c *Conn) streamHeader(ch *channel, f frame.Frame, out *Out) {
 	if spliced {
 		size += seam.growth(item)
 	}
-	if size > c.frameMax {
+	if size > c.cfg.FrameMax {
 		c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: frame.BasicPublish,
 			Text: "the message's properties leave no room in a frame for the shard of stream '" + p.table.Stream + "'"}, out)
 		return

@@ -41,13 +41,13 @@ func (c *Conn) queueDeclare(ch *channel, f frame.Frame, out *Out) {
 		return
 	}
 	if !passive {
-		if e := queueAsked(table, durable, exclusive, autoDelete, args, c.vhost); e != nil {
+		if e := queueAsked(table, durable, exclusive, autoDelete, args, c.cfg.VHost); e != nil {
 			e.Method = f.Method()
 			c.fail(ch, e, out)
 			return
 		}
 	}
-	c.errand(ch, f, Errand{Kind: Count, Stream: shard.Name{VHost: c.vhost, Stream: table.Stream}}, out)
+	c.errand(ch, f, Errand{Kind: Count, Stream: shard.Name{VHost: c.cfg.VHost, Stream: table.Stream}}, out)
 }
 
 // queueAsked tells what of an active declare of V differs from what its shards
@@ -162,7 +162,7 @@ func (c *Conn) queueSet(ch *channel, f frame.Frame, out *Out) {
 		c.learn(ch, f, string(name), out)
 		return
 	}
-	e := Errand{Kind: Purge, Stream: shard.Name{VHost: c.vhost, Stream: table.Stream}}
+	e := Errand{Kind: Purge, Stream: shard.Name{VHost: c.cfg.VHost, Stream: table.Stream}}
 	allowed := table.Settings.QueuePurge == shard.SetAll
 	if f.Method() == frame.QueueDelete {
 		e.Kind, e.IfUnused, e.IfEmpty = Destroy, a.Bit(), a.Bit()

@@ -111,7 +111,7 @@ func (c *Conn) wasOurs(ch *channel, f frame.Frame) (ours bool) {
 		return true
 	}
 	if ch.ledger == nil {
-		_, match := c.snap.Match(c.vhost, string(exchange))
+		_, match := c.snap.Match(c.cfg.VHost, string(exchange))
 		return match && ch.wants.used
 	}
 	return ch.ledger.knows(0, shard.KeyHash(key))

@@ -45,7 +45,7 @@ const (
 // mayGo tells whether a shard may be deleted while it is read: a retired one, and
 // any that the client reads by its own name, for it may retire meanwhile.
 func (c *Conn) mayGo(queue, stream string) bool {
-	standing := c.snap.Standing(c.vhost, queue)
+	standing := c.snap.Standing(c.cfg.VHost, queue)
 	return standing > shard.InUse || stream == "" && standing != shard.NoShard
 }
 
@@ -162,7 +162,7 @@ func (c *Conn) leaveClosing(ch *channel, out *Out) {
 	}
 	var tags []string
 	for tag, k := range ch.consumers {
-		if k.stream != "" && !k.moving && !k.ending && c.snap.Standing(c.vhost, k.queue) == shard.Closing {
+		if k.stream != "" && !k.moving && !k.ending && c.snap.Standing(c.cfg.VHost, k.queue) == shard.Closing {
 			tags = append(tags, tag)
 		}
 	}
@@ -224,7 +224,7 @@ func (c *Conn) pick(ch *channel, at int, out *Out) {
 	c.serial++
 	m := &ch.watch.moves[at]
 	m.stage, m.serial = asking, c.serial
-	stream := shard.Name{VHost: c.vhost, Stream: ch.consumers[m.tag].stream}
+	stream := shard.Name{VHost: c.cfg.VHost, Stream: ch.consumers[m.tag].stream}
 	out.Errands = append(out.Errands, Errand{Kind: Pick, Channel: ch.number, Serial: c.serial, Stream: stream})
 }
 
@@ -258,7 +258,7 @@ func (c *Conn) consumerLost(ch *channel, at int, out *Out) {
 	ch.endMove(at)
 	c.leaves(ch.consumers[tag], out)
 	delete(ch.consumers, tag)
-	if c.hearsCancel {
+	if c.cfg.HearsCancel {
 		c.toClient(ch, frame.Build(nil, ch.number, frame.BasicCancel).ShortStr(tag).Bit(true).End(), out)
 	}
 }

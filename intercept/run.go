@@ -27,7 +27,7 @@ func (c *Conn) RunFromClient(b []byte, out *Out) (taken int) {
 	passed := 0 // from where on nothing is changed
 	for c.phase == running {
 		method, head, body := frame.Whole(b[taken:])
-		if method == 0 || max(method, head, body) > c.frameMax+frame.Overhead {
+		if method == 0 || max(method, head, body) > c.cfg.FrameMax+frame.Overhead {
 			break
 		}
 		f := frame.Frame(b[taken : taken+method])
@@ -81,7 +81,7 @@ func (c *Conn) publishWhole(ch *channel, t *shard.Table, key, b []byte, method, 
 	}
 	item := t.BCC(i)
 	grown := seam.growth(item)
-	if head+grown > c.frameMax || len(b)+grown > chunkSize {
+	if head+grown > c.cfg.FrameMax || len(b)+grown > chunkSize {
 		return false
 	}
 	c.sentToStream(ch, g, t.ID(i), hash, b[method-2]&mandatory != 0)
@@ -123,7 +123,7 @@ func (ch *channel) seamLike(f frame.Frame, persist bool) (seam, bool) {
 func (c *Conn) RunFromHome(b []byte, out *Out) (taken int) {
 	for c.phase != parted {
 		method, head, body := frame.Whole(b[taken:])
-		if method == 0 || max(method, head, body) > c.frameMax+frame.Overhead {
+		if method == 0 || max(method, head, body) > c.cfg.FrameMax+frame.Overhead {
 			break
 		}
 		f := frame.Frame(b[taken : taken+method])
