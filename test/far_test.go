@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -209,6 +210,33 @@ func TestFarFrozen(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestFarHalfOpen: a link whose other end says nothing any more, not even heartbeats, is
+// given up, and a new one is opened when somebody answers again.
+func TestFarHalfOpen(t *testing.T) {
+	t.Parallel()
+	f := startFar(t, 1, "", "limits: {stall-timeout: 1s}")
+	keys := f.keysOf(1, 3)
+	ch := f.channel(0)
+	streamConfirm(t, ch)
+	farSend(t, ch, keys, 3)
+	f.brokers[1].Freeze()
+	daemon.Eventually(t, 40*time.Second, func() error {
+		if !strings.Contains(f.proxies[0].Log(), "a link to another broker was lost") {
+			return errors.New("the link is there still")
+		}
+		return nil
+	})
+	f.brokers[1].Thaw()
+	f.stored()
+	daemon.Eventually(t, streamPatience, func() error {
+		acked, _ := farSend(t, ch, keys, 3)
+		if n := len(f.storedAt(1)); n < len(keys) {
+			return fmt.Errorf("%d of %d are acked, %d keys are at home", len(acked), 3, n)
+		}
+		return nil
+	})
 }
 
 // TestFarBlocked: a broker with an alarm is avoided by publishes to streams, and the
