@@ -95,6 +95,8 @@ type Cluster struct {
 	members map[string]Member
 	state   *State
 	senders map[string]*sender
+	leaving bool       // in order
+	dropped bool       // by Drop: nothing is sent any more
 	sending int        // senders that are busy
 	idle    *sync.Cond // sending fell to 0
 }
@@ -266,7 +268,7 @@ func (c *Cluster) Join(ctx context.Context) (int, error) {
 
 // tryJoin exchanges all facts with whoever answers at these addresses.
 func (c *Cluster) tryJoin(addrs []string) (int, error) {
-	if len(addrs) == 0 {
+	if len(addrs) == 0 || c.isDropped() {
 		return 0, nil
 	}
 	n, err := c.list.Join(addrs)

@@ -23,7 +23,8 @@ var imports = map[string][]string{
 	"internal/config":     {"shard"},
 	"internal/admin":      {"internal/node", "internal/proxy"},
 	"internal/fakebroker": {"frame"},
-	"cmd/amqproxy":        {"internal/admin", "internal/config", "internal/fakebroker", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
+	"internal/daemon":     {"internal/admin", "internal/config", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
+	"cmd/amqproxy":        {"internal/config", "internal/daemon", "internal/fakebroker", "zap"},
 }
 
 // placed are the libraries that only some may import.

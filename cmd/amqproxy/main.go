@@ -1,5 +1,5 @@
 // Command amqproxy is a wire-level AMQP 0-9-1 proxy that gives RabbitMQ
-// partitioned streams. This package is wiring only.
+// partitioned streams. This package is flags, signals and logs.
 package main
 
 import (
