@@ -79,6 +79,8 @@ func (s *Server) begin() (stop func()) {
 		s.VHosts = []string{"/"}
 	}
 	done := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock() // for Queues, which may come at any time
 	s.vhosts = map[string]*vhost{}
 	for _, name := range s.VHosts {
 		v := newVHost(name, &s.control)
