@@ -200,6 +200,9 @@ func (n *Node) try(ctx context.Context, s *stream) error {
 	for _, d := range differs {
 		if !slices.Contains(s.differs, d) {
 			log.Warn("a shard that exists differs from its definition and is used as it is", zap.String("broker", d))
+			if strings.Contains(d, "'"+shard.SingleActive+"'") && s.settings.QueueArguments["x-queue-type"] == "quorum" {
+				log.Warn("nothing keeps a second consumer off a quorum shard without "+shard.SingleActive+": its order is not safe", zap.String("broker", d))
+			}
 		}
 	}
 	if s.state != Ready {
@@ -234,7 +237,7 @@ func (n *Node) withdraw(name shard.Name) {
 func (s *stream) says(born string, ready []string) shardsFact {
 	f := shardsFact{Born: born, Shards: []shardFact{}}
 	for _, q := range ready {
-		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight, Quorum: s.isQuorum(q)})
+		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight, Quorum: s.isQuorum(q), Single: s.isSingle(q)})
 	}
 	for _, r := range s.retired {
 		f.Retired = append(f.Retired, retiredFact{Queue: r.queue, Closing: r.closing})
@@ -247,6 +250,13 @@ func (s *stream) says(born string, ready []string) shardsFact {
 func (s *stream) isQuorum(queue string) bool {
 	return s.settings.QueueArguments["x-queue-type"] == "quorum" && !slices.ContainsFunc(s.differs, func(d string) bool {
 		return strings.Contains(d, "'x-queue-type'") && strings.Contains(d, "'"+queue+"'")
+	})
+}
+
+// isSingle tells the same of one that serves one of its consumers at a time.
+func (s *stream) isSingle(queue string) bool {
+	return s.settings.QueueArguments[shard.SingleActive] == true && !slices.ContainsFunc(s.differs, func(d string) bool {
+		return strings.Contains(d, "'"+shard.SingleActive+"'") && strings.Contains(d, "'"+queue+"'")
 	})
 }
 
