@@ -24,7 +24,8 @@ var imports = map[string][]string{
 	"internal/admin":      {"internal/node", "internal/proxy"},
 	"internal/fakebroker": {"frame"},
 	"internal/daemon":     {"internal/admin", "internal/config", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
-	"cmd/amqproxy":        {"internal/config", "internal/daemon", "internal/fakebroker", "zap"},
+	"internal/demo":       {"shard", "internal/config", "internal/daemon", "internal/fakebroker", "amqp091-go", "zap"},
+	"cmd/amqproxy":        {"internal/config", "internal/daemon", "internal/demo", "internal/fakebroker", "internal/node", "zap"},
 }
 
 // placed are the libraries that only some may import.

@@ -98,6 +98,7 @@ func (ch *channel) get(a *frame.Args) error {
 		return nil
 	}
 	e := q.ready.pop()
+	q.got++
 	ch.tag++
 	ch.conn.out.add(func(dst []byte) []byte {
 		dst = frame.Build(dst, ch.number, frame.BasicGetOk).LongLong(ch.tag).Bit(e.redelivered).

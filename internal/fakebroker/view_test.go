@@ -15,7 +15,9 @@ func TestQueues(t *testing.T) {
 	declare(t, ch, "shared", nil)
 	must(t, ch.Qos(1, 0, false))
 	for _, q := range []string{"alone", "shared"} {
-		put(t, ch, q, "1", "2", "3")
+		put(t, ch, q, "1", "2", "3", "4")
+		_, _, err := ch.Get(q, true)
+		must(t, err)
 		for _, tag := range []string{"b", "a"} {
 			_, err := ch.Consume(q, q+tag, false, false, false, false, nil)
 			must(t, err)
@@ -23,8 +25,8 @@ func TestQueues(t *testing.T) {
 	}
 	must(t, ch.Confirm(false)) // whose answer comes when all of that is done
 	want := []QueueView{
-		{VHost: "/", Name: "alone", Ready: 2, Unacked: 1, Stored: 3, Readers: []string{"aloneb"}},
-		{VHost: "/", Name: "shared", Ready: 1, Unacked: 2, Stored: 3, Readers: []string{"shareda", "sharedb"}},
+		{VHost: "/", Name: "alone", Ready: 2, Unacked: 1, Stored: 4, Got: 1, Readers: []string{"aloneb"}},
+		{VHost: "/", Name: "shared", Ready: 1, Unacked: 2, Stored: 4, Got: 1, Readers: []string{"shareda", "sharedb"}},
 	}
 	if diff := cmp.Diff(want, s.Queues()); diff != "" {
 		t.Error(diff)
