@@ -37,11 +37,15 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestJudgeJoined: what other consumers may have taken is not called lost.
-func TestJudgeJoined(t *testing.T) {
+// TestJudgeGuests: what other consumers have taken is not called lost, and no more than that
+// is forgiven.
+func TestJudgeGuests(t *testing.T) {
 	o := goodRun()
-	o.Missing, o.joined = 5, true
+	o.Missing, o.Guests = 5, 5
 	if ps := o.judge(); !kept(ps) {
 		t.Errorf("%+v", ps)
+	}
+	if o.Missing++; kept(o.judge()) {
+		t.Error("one is lost, and nobody says so")
 	}
 }

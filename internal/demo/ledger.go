@@ -34,6 +34,7 @@ type counts struct {
 	Reordered int // first deliveries that came behind a later message of their key
 	Missing   int // confirmed and not delivered: on their way, or lost
 	Strange   int // deliveries of what the demo did not publish
+	Guests    int // messages that consumers which are not the demo's have taken
 }
 
 func newLedger(keys []string) *ledger {
@@ -104,6 +105,16 @@ func (l *ledger) strange() {
 	defer l.mu.Unlock()
 	l.counts.Strange++
 }
+
+// guest notes that somebody else's consumer has taken a message from a shard.
+func (l *ledger) guest() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts.Guests++
+}
+
+// lost is how many messages were confirmed, and did not reach anybody who is known of.
+func (c counts) lost() int { return max(0, c.Missing-c.Guests) }
 
 func (l *ledger) total() counts {
 	l.mu.Lock()

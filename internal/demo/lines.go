@@ -138,9 +138,9 @@ func (p picture) countLine() line {
 	c := p.counts
 	l := line{{fmt.Sprintf("confirmed %d", c.Confirmed), strong}, {fmt.Sprintf("  %.0f/s   ", p.confirmed), dim},
 		{fmt.Sprintf("delivered %d", c.Delivered), strong}, {fmt.Sprintf("  %.0f/s   ", p.delivered), dim},
-		{fmt.Sprintf("on the way %d   again %d", c.Missing, c.Repeated+c.Doubled), plain}}
-	if c.Strange > 0 {
-		l = append(l, span{fmt.Sprintf("   yours %d", c.Strange), good})
+		{fmt.Sprintf("on the way %d   again %d", c.lost(), c.Repeated+c.Doubled), plain}}
+	if yours := c.Strange + c.Guests; yours > 0 {
+		l = append(l, span{fmt.Sprintf("   yours %d", yours), good})
 	}
 	return l
 }
@@ -157,12 +157,15 @@ func (e event) line() line {
 func (o outcome) report() []line {
 	c := o.counts
 	all := []line{{},
-		{{fmt.Sprintf("published %d, confirmed %d, delivered %d, lost %d", c.Published, c.Confirmed, c.Delivered, c.Missing), strong}},
+		{{fmt.Sprintf("published %d, confirmed %d, delivered %d, lost %d", c.Published, c.Confirmed, c.Delivered, c.lost()), strong}},
 		{{fmt.Sprintf("published again, since no confirm came: %d", c.Again), plain}},
 		{{fmt.Sprintf("delivered again: %d flagged as redelivered, %d not", c.Repeated, c.Doubled), plain}},
 		{{fmt.Sprintf("out of the order of their key: %d", c.Reordered), plain}}}
 	if c.Strange > 0 {
 		all = append(all, line{{fmt.Sprintf("of other publishers: %d", c.Strange), plain}})
+	}
+	if c.Guests > 0 {
+		all = append(all, line{{fmt.Sprintf("taken by other consumers: %d", c.Guests), plain}})
 	}
 	all = append(all, line{})
 	for _, p := range o.judge() {

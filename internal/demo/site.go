@@ -24,6 +24,8 @@ const (
 	shardsPerNode = 2
 )
 
+func isShard(queue string) bool { return strings.HasPrefix(queue, prefix+stream+" - ") }
+
 // nodeNames are the nodes, in the order of the site.
 var nodeNames = [...]string{"a", "b", "c"}
 
@@ -65,8 +67,9 @@ type node struct {
 	failed   error
 }
 
-// startSite starts all. What has been started must be closed, whatever the error.
-func startSite(ctx context.Context, version string, log *zap.Logger) (s *site, err error) {
+// startSite starts all. What has been started must be closed, whatever the error. The brokers
+// tell taken who takes messages; see fakebroker.
+func startSite(ctx context.Context, version string, log *zap.Logger, taken func(queue, tag string)) (s *site, err error) {
 	s = &site{}
 	if s.dir, err = os.MkdirTemp("", "amqproxy-demo-"); err != nil {
 		return s, err
@@ -77,6 +80,7 @@ func startSite(ctx context.Context, version string, log *zap.Logger) (s *site, e
 		if err != nil {
 			return s, err
 		}
+		broker.Taken = taken
 		n := &node{name: name, broker: broker, brokerUp: true, version: version, log: log.Named(name)}
 		s.nodes = append(s.nodes, n)
 		s.running.Go(func() { broker.Serve() }) // its error would say that it can't accept, which all hear

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,11 +14,12 @@ import (
 )
 
 const (
-	keyCount      = 60
-	producerCount = 3
-	consumerCount = len(nodeNames) * shardsPerNode // one for each shard
-	soon          = 20 * time.Second               // for what has to come about
-	flowing       = 5                              // messages of each key that show that it flows
+	keyCount       = 60
+	producerCount  = 3
+	consumerCount  = len(nodeNames) * shardsPerNode // one for each shard
+	soon           = 20 * time.Second               // for what has to come about
+	consumerPrefix = "consumer-"                    // of their names and tags
+	flowing        = 5                              // messages of each key that show that it flows
 )
 
 // story is what happens in a demo. One goroutine tells it; the view looks on.
@@ -59,7 +59,7 @@ func begin(ctx context.Context, version string, log *zap.Logger) (s *story, err 
 		s.keys = append(s.keys, fmt.Sprintf("order-%02d", i))
 	}
 	s.ledger = newLedger(s.keys)
-	if s.site, err = startSite(ctx, version, log); err != nil {
+	if s.site, err = startSite(ctx, version, log, s.taken); err != nil {
 		return s, err
 	}
 	if err := s.declare(ctx); err != nil {
@@ -79,6 +79,13 @@ func (s *story) open(ctx context.Context) {
 	s.note(good, "messages of %d keys flow through %d shards", keyCount, len(nodeNames)*shardsPerNode)
 }
 
+// taken is told by the brokers what leaves a queue; it counts what goes to others.
+func (s *story) taken(queue, tag string) {
+	if isShard(queue) && !strings.HasPrefix(tag, consumerPrefix) {
+		s.ledger.guest()
+	}
+}
+
 // declare is what any application does that publishes: it declares its exchange.
 func (s *story) declare(ctx context.Context) error {
 	c := client{name: "declares", site: s.site}
@@ -90,7 +97,7 @@ func (s *story) declare(ctx context.Context) error {
 // clients starts the producers and consumers.
 func (s *story) clients(ctx context.Context) {
 	for i := range consumerCount {
-		c := &consumer{client: client{name: fmt.Sprintf("consumer-%d", i+1), home: i % len(nodeNames), site: s.site}, ledger: s.ledger}
+		c := &consumer{client: client{name: fmt.Sprintf("%s%d", consumerPrefix, i+1), home: i % len(nodeNames), site: s.site}, ledger: s.ledger}
 		s.consumers = append(s.consumers, c)
 		c.start(ctx)
 	}
@@ -175,7 +182,7 @@ func (s *story) flow(ctx context.Context) (took time.Duration, err error) {
 			if p.confirmed < before[key].confirmed+flowing {
 				return fmt.Errorf("messages of key %s are not confirmed", key)
 			}
-			if p.delivered < before[key].delivered+flowing && !s.shared() {
+			if p.delivered < before[key].delivered+flowing && s.ledger.total().Guests == 0 { // or they have it
 				return fmt.Errorf("messages of key %s are not delivered", key)
 			}
 		}
@@ -244,40 +251,22 @@ func (s *story) drained() error {
 	for _, q := range s.shards() {
 		waiting += q.Ready + q.Unacked
 	}
-	missing := s.ledger.total().Missing
-	if s.shared() {
-		missing = 0 // as far as can be told
-	}
-	if waiting+missing > 0 {
+	if missing := s.ledger.total().lost(); waiting+missing > 0 {
 		return fmt.Errorf("%d messages are in the brokers, %d confirmed ones were not delivered", waiting, missing)
 	}
 	return nil
 }
 
-// shards are the queues of the stream on all brokers, dead or not. Who else reads them is
-// noticed here.
+// shards are the queues of the stream on all brokers, dead or not.
 func (s *story) shards() (all []fakebroker.QueueView) {
-	joined := false
 	for _, n := range s.site.nodes {
 		for _, q := range n.broker.Queues() {
-			if !strings.HasPrefix(q.Name, prefix+stream+" - ") {
-				continue
+			if isShard(q.Name) {
+				all = append(all, q)
 			}
-			all = append(all, q)
-			joined = joined || q.Got > 0 || slices.ContainsFunc(q.Readers, func(tag string) bool { return !s.ours(tag) })
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.outcome.joined = s.outcome.joined || joined
 	return all
-}
-
-// shared tells whether clients that are not the demo's have read from the shards.
-func (s *story) shared() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.outcome.joined
 }
 
 // eating is how many consumers live.
@@ -288,10 +277,6 @@ func (s *story) eating() (n int) {
 		}
 	}
 	return n
-}
-
-func (s *story) ours(tag string) bool {
-	return slices.ContainsFunc(s.consumers, func(c *consumer) bool { return c.name == tag })
 }
 
 // close ends all that runs, as it is.

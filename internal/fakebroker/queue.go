@@ -18,7 +18,6 @@ type queue struct {
 
 	ready     line
 	seq       uint64      // of the last that was pushed
-	got       uint64      // messages, by basic.get
 	consumers []*consumer // who is to be served next comes first
 	alone     *consumer   // an exclusive one
 	bound     []*binding  // that end here

@@ -11,7 +11,6 @@ type QueueView struct {
 	Ready       int      // messages that wait for a consumer
 	Unacked     int      // that consumers have
 	Stored      uint64   // that it has ever taken
-	Got         uint64   // that basic.get has ever taken from it
 	Readers     []string // the tags of its consumers: of one with a single active consumer, that one's
 }
 
@@ -34,7 +33,7 @@ func (v *vhost) view() (all []QueueView) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, q := range v.queues {
-		view := QueueView{VHost: v.name, Name: q.name, Ready: q.ready.len(), Stored: q.seq, Got: q.got}
+		view := QueueView{VHost: v.name, Name: q.name, Ready: q.ready.len(), Stored: q.seq}
 		for _, k := range q.consumers {
 			view.Unacked += k.unacked
 			if len(view.Readers) == 0 || !q.single {
