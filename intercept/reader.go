@@ -323,6 +323,30 @@ func (c *Conn) forgetReader(r *reader) {
 	r.stage, r.waiting, r.partial = readerGone, nil, nil
 }
 
+// loseReaders ends the readers of a link that is down: all of them at first, for what one
+// leads to must not reach another there.
+func (c *Conn) loseReaders(l *link, out *Out) {
+	var closing, lost []*reader
+	for _, r := range l.readers {
+		switch {
+		case r == nil:
+			continue
+		case r.stage == readerClosing:
+			closing = append(closing, r)
+		default:
+			lost = append(lost, r)
+		}
+		c.forgetReader(r)
+	}
+	l.readers = nil
+	for _, r := range closing {
+		c.readerEnded(r, out)
+	}
+	for _, r := range lost {
+		c.readerLost(r, out)
+	}
+}
+
 // readerLost says that a reader has been ended by its broker, or with its link. If its shard
 // is still to be read there is a new one, at the next tick.
 func (c *Conn) readerLost(r *reader, out *Out) {
