@@ -58,8 +58,9 @@ func (s *setup) startLinks() error {
 	if err := complete(first.Admin); err != nil {
 		return err
 	}
-	s.paths[[2]string{sink, links}] = path{kind: links, target: sink, addr: first.Listen, proc: nodes[0].proc, exchange: streamName, keys: bufferMessages,
-		went: func(connections int) error { return linked(first.Admin, connections*(farNodes-1)) }}
+	s.paths[[2]string{sink, links}] = path{kind: links, target: sink, addr: first.Listen, proc: nodes[0].proc, exchange: streamName, queues: []string{streamName}, keys: bufferMessages,
+		went:  func(connections int) error { return linked(first.Admin, connections*(farNodes-1)) },
+		comes: func(connections int) error { return linked(first.Admin, connections*farNodes) }}
 	return nil
 }
 
@@ -80,7 +81,7 @@ func (s *setup) launchNode(i int, gossip []string) (launched, error) {
 		}
 	}
 	more := fmt.Sprintf("gossip: {listen: %q, join: [%s]}\n", gossip[i], strings.Join(others, ", "))
-	return s.launch(dir, fmt.Sprintf("%s%d", nodeName, i), target, shards/farNodes, more)
+	return s.launch(dir, fmt.Sprintf("%s%d", nodeName, i), target, shards/farNodes, "balanced", more)
 }
 
 // complete waits until a proxy sends the stream's messages to all nodes' shards.
@@ -136,7 +137,7 @@ func linked(admin string, want int) error {
 			continue
 		}
 		if open, err := strconv.Atoi(rest); err != nil || open < want {
-			return fmt.Errorf("%s publish links are open, want %d", rest, want)
+			return fmt.Errorf("%s links are open, want %d", rest, want)
 		}
 		return nil
 	}
