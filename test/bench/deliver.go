@@ -85,8 +85,8 @@ type floods struct {
 
 func startFloods(p path, conns, size int, acks bool) (*floods, error) {
 	fs := &floods{}
-	for range conns {
-		f, err := consumeFlood(p.addr, p.queues[0], p.exchange, size, acks)
+	for i := range conns {
+		f, err := consumeFlood(p.addr, p.queues[i%len(p.queues)], p.exchange, size, acks)
 		if err != nil {
 			fs.end()
 			return nil, err
