@@ -7,14 +7,31 @@ import (
 	"pgregory.net/rapid"
 )
 
-// naiveDeliveries is a map of tags in the plainest form: a list that one looks through.
+// naiveDeliveries is what deliveries are in the plainest form: a list that one looks through.
 type naiveDeliveries struct {
-	last uint64
-	open []delivery
+	last    uint64
+	open    []naiveDelivery
+	sources []*reader // that live; the first is the home leg
+	ups     uint64
+}
+
+type naiveDelivery struct {
+	tag, up uint64
+	from    *reader
 }
 
 func (n *naiveDeliveries) find(tag uint64) int {
-	return slices.IndexFunc(n.open, func(e delivery) bool { return e.tag == tag })
+	return slices.IndexFunc(n.open, func(e naiveDelivery) bool { return e.tag == tag })
+}
+
+// settle takes out some, and has their readers know it.
+func (n *naiveDeliveries) settle(from, to int) {
+	for _, e := range n.open[from:to] {
+		if e.from != nil {
+			e.from.unacked--
+		}
+	}
+	n.open = slices.Delete(n.open, from, to)
 }
 
 // TestDeliveries: deliveries are what a plain list would be, whatever order the client
@@ -22,51 +39,69 @@ func (n *naiveDeliveries) find(tag uint64) int {
 func TestDeliveries(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		base := rapid.SampledFrom([]uint64{0, 1, 1000}).Draw(t, "base")
-		d, n := deliveries{base: base, last: base}, naiveDeliveries{last: base}
-		from := []*reader{nil, {number: 1}, {number: 2}, {number: 3}}
-		ups := make([]uint64, len(from))
+		d, n := deliveries{base: base, last: base}, naiveDeliveries{last: base, sources: []*reader{nil}}
 		t.Repeat(map[string]func(*rapid.T){
-			"comes": func(t *rapid.T) {
-				for range rapid.SampledFrom([]int{1, 1, 5, 100}).Draw(t, "messages") {
-					n.last++
-					if rapid.IntRange(0, 9).Draw(t, "not to be settled") == 0 {
-						if tag := d.next(); tag != n.last {
-							t.Fatalf("tag %d, want %d", tag, n.last)
-						}
-						continue
-					}
-					i := rapid.IntRange(0, len(from)-1).Draw(t, "from")
-					ups[i]++
-					n.open = append(n.open, delivery{tag: n.last, up: ups[i], from: from[i]})
-					if tag := d.add(ups[i], from[i]); tag != n.last {
-						t.Fatalf("tag %d, want %d", tag, n.last)
-					}
+			"reader begins": func(*rapid.T) {
+				r := &reader{stage: readerReading}
+				r.source = d.source(r)
+				n.sources = append(n.sources, r)
+			},
+			"reader ends": func(t *rapid.T) {
+				i := rapid.IntRange(0, len(n.sources)-1).Draw(t, "which")
+				if i > 0 {
+					n.sources[i].stage = readerGone
+					n.sources = slices.Delete(n.sources, i, i+1)
 				}
 			},
-			"settle": func(t *rapid.T) {
-				tag := n.draw(t)
-				at, ok := d.find(tag)
-				want := n.find(tag)
-				if ok != (want >= 0) {
-					t.Fatalf("tag %d is found: %v", tag, ok)
-				}
-				if !ok {
-					return
-				}
-				if e := d.open[at]; e != n.open[want] {
-					t.Fatalf("tag %d leads to %+v, want %+v", tag, e, n.open[want])
-				}
-				if rapid.Bool().Draw(t, "multiple") {
-					d.settleTo(at)
-					n.open = slices.Delete(n.open, 0, want+1)
-				} else {
-					d.settle(at)
-					n.open = slices.Delete(n.open, want, want+1)
-				}
-			},
-			"": func(t *rapid.T) { n.same(t, &d) },
+			"comes":  func(t *rapid.T) { n.comes(t, &d) },
+			"settle": func(t *rapid.T) { n.settles(t, &d) },
+			"":       func(t *rapid.T) { n.same(t, &d) },
 		})
 	})
+}
+
+func (n *naiveDeliveries) comes(t *rapid.T, d *deliveries) {
+	for range rapid.SampledFrom([]int{1, 1, 5, 100}).Draw(t, "messages") {
+		n.last++
+		if rapid.IntRange(0, 9).Draw(t, "not to be settled") == 0 {
+			if tag := d.next(); tag != n.last {
+				t.Fatalf("tag %d, want %d", tag, n.last)
+			}
+			continue
+		}
+		n.ups++
+		source, from := uint32(0), n.sources[rapid.IntRange(0, len(n.sources)-1).Draw(t, "from")]
+		if from != nil {
+			source = from.source
+			from.unacked++
+		}
+		n.open = append(n.open, naiveDelivery{n.last, n.ups, from})
+		if tag := d.add(n.ups, source); tag != n.last {
+			t.Fatalf("tag %d, want %d", tag, n.last)
+		}
+	}
+}
+
+func (n *naiveDeliveries) settles(t *rapid.T, d *deliveries) {
+	tag := n.draw(t)
+	at, ok := d.find(tag)
+	want := n.find(tag)
+	if ok != (want >= 0) {
+		t.Fatalf("tag %d is found: %v", tag, ok)
+	}
+	if !ok {
+		return
+	}
+	if e := d.open[at]; e.tag != tag {
+		t.Fatalf("tag %d leads to %d", tag, e.tag)
+	}
+	if rapid.Bool().Draw(t, "multiple") {
+		d.settleTo(at)
+		n.settle(0, want+1)
+	} else {
+		d.settle(at)
+		n.settle(want, want+1)
+	}
 }
 
 // draw gives a tag: mostly one that is not settled, from either end, sometimes any.
@@ -81,9 +116,18 @@ func (n *naiveDeliveries) draw(t *rapid.T) uint64 {
 	return n.open[i].tag
 }
 
+// same compares the two. What is settled takes no more places than what is not, but for a few.
 func (n *naiveDeliveries) same(t *rapid.T, d *deliveries) {
-	if got := slices.Collect(d.unsettled); !slices.Equal(got, n.open) {
-		t.Fatalf("not settled are\n%+v, want\n%+v", got, n.open)
+	var got []naiveDelivery
+	for e := range d.unsettled {
+		from := (*reader)(nil)
+		if e.from > 0 {
+			from = d.sources[e.from]
+		}
+		got = append(got, naiveDelivery{e.tag, e.up, from})
+	}
+	if !slices.Equal(got, n.open) {
+		t.Fatalf("not settled are\n%v, want\n%v", got, n.open)
 	}
 	if d.count() != len(n.open) || d.last != n.last {
 		t.Fatalf("%d are counted and the last tag is %d, want %d and %d", d.count(), d.last, len(n.open), n.last)
@@ -100,11 +144,11 @@ func TestDeliveriesMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var d deliveries
 			for range stays {
-				d.add(1, nil)
+				d.add(1, 0)
 			}
 			const flying = 50
 			for i := range uint64(100_000) {
-				tag := d.add(i, nil)
+				tag := d.add(i, 0)
 				if i < flying {
 					continue
 				}
@@ -118,5 +162,26 @@ func TestDeliveriesMemory(t *testing.T) {
 				t.Errorf("%d deliveries take %d places", d.count(), cap(d.open))
 			}
 		})
+	}
+}
+
+// TestDeliverySources: readers that come and go take as many places as there were at a time,
+// those included whose messages the client has.
+func TestDeliverySources(t *testing.T) {
+	var d deliveries
+	kept := &reader{}
+	kept.source = d.source(kept)
+	d.add(1, kept.source)
+	kept.unacked, kept.stage = 1, readerGone
+	for range 100 {
+		r := &reader{}
+		r.source = d.source(r)
+		if r.source == 0 || r.source == kept.source {
+			t.Fatalf("a reader has place %d", r.source)
+		}
+		r.stage = readerGone
+	}
+	if len(d.sources) != 3 || d.sources[kept.source] != kept {
+		t.Errorf("%d places", len(d.sources))
 	}
 }
