@@ -53,6 +53,10 @@ func TestDeliveries(t *testing.T) {
 					n.sources = slices.Delete(n.sources, i, i+1)
 				}
 			},
+			"home recovers": func(*rapid.T) {
+				d.forget(0)
+				n.open = slices.DeleteFunc(n.open, func(e naiveDelivery) bool { return e.from == nil })
+			},
 			"comes":  func(t *rapid.T) { n.comes(t, &d) },
 			"settle": func(t *rapid.T) { n.settles(t, &d) },
 			"":       func(t *rapid.T) { n.same(t, &d) },

@@ -248,6 +248,15 @@ func (c *Conn) recoverFrom(readers []*reader, out *Out) {
 	}
 }
 
+// homeRecovered takes a recover-ok: what the home leg has brought before it is void, that which
+// was on its way too. An ack of later messages that named it would close the channel.
+func (c *Conn) homeRecovered(ch *channel, out *Out) {
+	if ch.feed != nil {
+		ch.feed.forget(0)
+		c.feedOn(ch, out)
+	}
+}
+
 // basicQos notes what a client may have unsettled.
 func (c *Conn) basicQos(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
