@@ -287,6 +287,7 @@ func (c *Conn) leaveShard(r *reader, out *Out) {
 	}
 	r.leaving = true
 	r.waiting = nil
+	r.m.unready(r)
 	if r.stage == readerWaiting {
 		c.readerEnded(r, out)
 		return
