@@ -202,16 +202,20 @@ func (c *Conn) settleHome(ch *channel, m frame.Method, up uint64, bits byte, out
 	out.Home.own(f)
 }
 
-// homeTagged gives a delivery of the home leg the client's tag. The frame is changed where it
-// lies.
-func (ch *channel) homeTagged(f frame.Frame) {
+// homeTagged gives a delivery of the home leg the client's tag; noAck if it is not to be
+// settled. The frame is changed where it lies.
+func (ch *channel) homeTagged(f frame.Frame, noAck bool) {
 	at := frame.TagAt(f)
 	if at == 0 {
 		return
 	}
 	up := binary.BigEndian.Uint64(f[at:])
 	ch.homeTag = up
-	if ch.feed != nil {
+	switch {
+	case ch.feed == nil:
+	case noAck:
+		binary.BigEndian.PutUint64(f[at:], ch.feed.next())
+	default:
 		binary.BigEndian.PutUint64(f[at:], ch.feed.add(up, 0))
 	}
 }
