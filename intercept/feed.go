@@ -148,7 +148,9 @@ func (c *Conn) settleOne(ch *channel, at int, m frame.Method, bits byte, out *Ou
 }
 
 // settleTo settles all up to one: with each reader what of these it has brought, and with the
-// home leg unless that is told already.
+// home leg unless that is told already. What that brought before there was a feed is settled
+// along with what it has brought since: by itself it can't be named, for nobody has kept which
+// of it is settled.
 func (c *Conn) settleTo(ch *channel, to int, m frame.Method, bits byte, homeTold bool, out *Out) {
 	d := &ch.feed.deliveries
 	home := uint64(0)

@@ -173,7 +173,7 @@ func (s *settler) settlement(base uint64, all bool) (f frame.Frame, want []act) 
 	settled := s.unsettled[from : to+1]
 	home := slices.ContainsFunc(settled, func(o owned) bool { return o.home && o.as > base })
 	for _, o := range settled {
-		old := from < to && tag > base && o.as <= base // see deliveries.base
+		old := from < to && tag > base && o.as <= base // see settleTo
 		if o.home && (home || !old) || !o.home && !o.ch.gone {
 			want = append(want, act{o.given, m, requeue})
 		}

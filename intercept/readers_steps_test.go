@@ -3,6 +3,7 @@ package intercept
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"amqproxy/frame"
 	"amqproxy/shard"
@@ -141,14 +142,12 @@ func (r *readers) recovers(s *settler, what string, send func(string, ...any)) {
 func (r *readers) answer() {
 	e := r.errands[0]
 	r.errands = r.errands[1:]
-	r.number()
+	r.serial++
 	a := Answer{Channel: e.Channel, Serial: e.Serial, Member: uint64(r.serial)}
 	r.members = append(r.members, a.Member)
 	r.streams[a.Member] = e.Stream.Stream
 	r.both(func(c *Conn, out *Out) { c.Answered(a, out) })
 }
-
-func (r *readers) number() { r.serial++ }
 
 // divide gives each shard to a member of its stream, or to none; those of a balanced one
 // sometimes to several.
@@ -243,15 +242,9 @@ func (r *readers) finish() {
 		r.settleAll()
 		r.step("time")
 	}
-	read := map[string]bool{}
-	for _, number := range r.members {
-		read[r.streams[number]] = true
-	}
 	for queue, messages := range r.queues {
-		for stream := range read {
-			if len(messages) > 0 && shard.QueueName(shard.DefaultPrefix, stream, "n1", 0)[:15] == queue[:min(15, len(queue))] {
-				r.t.Fatalf("%d messages stay in %q", len(messages), queue)
-			}
+		if len(messages) > 0 && r.first(queue) >= 0 {
+			r.t.Fatalf("%d messages stay in %q", len(messages), queue)
 		}
 	}
 	for _, u := range r.links {
@@ -264,9 +257,9 @@ func (r *readers) finish() {
 	r.close()
 }
 
-// first is the first member of a queue's stream.
+// first is the first member of a queue's stream; -1 if there is none.
 func (r *readers) first(queue string) int {
-	return slices.IndexFunc(r.members, func(number uint64) bool { return len(queue) > 15 && queue[8:15] == r.streams[number] })
+	return slices.IndexFunc(r.members, func(number uint64) bool { return strings.HasPrefix(queue, "stream: "+r.streams[number]+" - ") })
 }
 
 // settleAll has all that is on its way arrive, and the client settle what it has.
