@@ -70,3 +70,30 @@ func DeliverExchange(f Frame) (exchange []byte, ok bool) {
 	}
 	return f[e+1 : e+1+int(f[e])], true
 }
+
+// TagAt is where the delivery tag is in a basic.deliver or basic.get-ok, 8 octets; 0 if f is
+// another method or malformed.
+func TagAt(f Frame) int {
+	const at = headSize + 4
+	if len(f) < at+8+1+1 {
+		return 0
+	}
+	switch f.Method() {
+	case BasicGetOk:
+		return at
+	case BasicDeliver:
+		if i := at + 1 + int(f[at]); len(f) >= i+8+1+1 {
+			return i
+		}
+	}
+	return 0
+}
+
+// Readdress puts all frames of b, which are whole, on another channel.
+func Readdress(b []byte, channel uint16) {
+	for len(b) > 0 {
+		n := len(First(b))
+		b[1], b[2] = byte(channel>>8), byte(channel)
+		b = b[n:]
+	}
+}

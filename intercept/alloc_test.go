@@ -44,7 +44,7 @@ func newBatch(tb testing.TB, side string, policy bool, lines ...string) *batch {
 // run takes the batch once, as a session does for each read.
 func (b *batch) run() {
 	b.out.Reset()
-	if feed(b.conn, b.side, b.buffer, &b.out) != nil {
+	if feedWith(b.conn, b.side, b.buffer, &b.out) != nil {
 		panic("refused")
 	}
 	b.conn.EndBatch()
@@ -108,7 +108,7 @@ func TestNoAllocationOverLinks(t *testing.T) {
 func TestNoAllocationPerConfirm(t *testing.T) {
 	for _, multiple := range []bool{false, true} {
 		b := newBatch(t, "client", true, paths[0].lines...)
-		if feed(b.conn, "client", text("1 confirm.select nowait"), &b.out) != nil {
+		if feedWith(b.conn, "client", text("1 confirm.select nowait"), &b.out) != nil {
 			t.Fatal("no confirms")
 		}
 		acks, sent := make([]byte, 0, perBatch*32), uint64(0)
@@ -120,7 +120,7 @@ func TestNoAllocationPerConfirm(t *testing.T) {
 					acks = frame.Build(acks, 1, frame.BasicAck).LongLong(sent).Bit(multiple).End()
 				}
 			}
-			if feed(b.conn, "home", acks, &b.out) != nil {
+			if feedWith(b.conn, "home", acks, &b.out) != nil {
 				t.Fatal("refused")
 			}
 		}

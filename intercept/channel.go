@@ -43,6 +43,10 @@ type channel struct {
 	cancels   int                 // cancels of the client's that are not answered
 	watch     *watch              // of shards that may be deleted; nil if it reads none
 	tx        bool                // tx.select was sent
+	homeTag   uint64              // of the last delivery of the home leg
+	qos       int                 // how much a new consumer may have unsettled
+	qosAll    int                 // and the whole channel; both: 0 is no limit
+	feed      *feed               // nil if its home leg alone brings it messages
 	nextGet   int                 // rotation of basic.get; -1 before the first
 
 	lastExchange string // of basic.publish, and what it is
@@ -88,6 +92,7 @@ const (
 	waitDeleteOk
 	waitGet
 	waitLink
+	waitFarGet
 )
 
 // content follows the frames of one message.
@@ -168,6 +173,7 @@ func (c *Conn) release(ch *channel, out *Out) {
 		}
 	}
 	ch.again, ch.later, ch.comeback, ch.copies = nil, nil, nil, nil
+	c.dropFeed(ch, out)
 	c.unwatch(ch, out)
 }
 
@@ -233,5 +239,8 @@ func (c *Conn) contentFromHome(ch *channel, f frame.Frame, out *Out) {
 	if len(ch.deferred) > 0 && !ch.down.busy() {
 		out.Client.own(ch.deferred)
 		ch.deferred = nil
+	}
+	if !ch.down.busy() {
+		c.feedOn(ch, out)
 	}
 }

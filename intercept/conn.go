@@ -50,6 +50,12 @@ type Conn struct {
 	deadline time.Time        // of the wait for confirms before we close
 	secret   []byte           // of an update-secret that is not answered yet
 
+	members   map[uint64]*member // consumers of groups, by the node's number
+	parts     shard.Parts
+	unwritten []unwritten
+	marked    []*reader // by settleTo
+	ticks     int
+
 	tally    tally
 	ordered  bool // the connection ended with close and close-ok
 	farewell Farewell
@@ -81,6 +87,8 @@ type Config struct {
 	StallTimeout   time.Duration // a leg on which nothing is confirmed for so long is suspect
 	ConfirmTimeout time.Duration // a publish to a stream that is not confirmed for so long is given up
 	WaitTimeout    time.Duration // how long one may wait for its shard
+
+	HandoverTimeout time.Duration // how long a client may take to settle what it has of a shard that is to be another's
 }
 
 // New makes the core of a session whose handshake is done. total counts the
@@ -228,9 +236,25 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 	case frame.BasicPublish:
 		c.basicPublish(ch, f, out)
 		return
-	case frame.BasicAck, frame.BasicNack, frame.BasicReject, frame.BasicRecoverAsync:
+	case frame.BasicAck, frame.BasicNack, frame.BasicReject:
+		if ch.feed != nil {
+			c.settle(ch, f, out)
+			return
+		}
 		c.acknowledged(ch, f, out)
 		out.Home.view(f)
+		return
+	case frame.BasicRecover, frame.BasicRecoverAsync:
+		if ch.feed != nil {
+			c.recover(ch, f, out)
+		}
+		if f.Method() == frame.BasicRecoverAsync {
+			c.acknowledged(ch, f, out)
+			out.Home.view(f)
+			return
+		}
+	case frame.BasicQos:
+		c.basicQos(ch, f, out)
 		return
 	}
 	if !readable(f) {
@@ -260,6 +284,10 @@ func (c *Conn) clientMethod(ch *channel, f frame.Frame, out *Out) {
 		c.confirmSelect(ch, out)
 		c.forward(ch, f, out)
 	case frame.TxSelect:
+		if ch.feed != nil {
+			c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: f.Method(), Text: "the channel has messages of a stream's group, which a transaction can't reach"}, out)
+			return
+		}
 		ch.tx, ch.lastSnap = true, nil // its publishes go another way
 		c.forward(ch, f, out)
 	case frame.ChannelClose:
@@ -303,6 +331,7 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 	case frame.BasicDeliver:
 		c.delivered(ch, f)
 		c.watchDelivery(ch, f, out)
+		ch.homeTagged(f)
 	case frame.BasicReturn:
 		c.returned(ch, f)
 		if c.wasOurs(ch, f) {
@@ -366,6 +395,7 @@ func (c *Conn) Tick(now time.Time, out *Out) {
 		}
 	}
 	c.tickLinks(out)
+	c.tickGroups(out)
 	if c.failing+c.watching+c.waiting+c.ledgers+c.parked == 0 {
 		return
 	}

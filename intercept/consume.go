@@ -45,7 +45,7 @@ func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
 	a.Short()
 	name, tag := ch.queueName(a.ShortStr()), string(a.ShortStr())
-	_, verdict := c.find(name)
+	table, verdict := c.find(name)
 	switch {
 	case !a.OK() || verdict.Passes() && c.snap.Standing(c.cfg.VHost, string(name)) == shard.NoShard:
 		c.forward(ch, f, out)
@@ -54,6 +54,8 @@ func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 		c.consumeFrom(ch, f, "", string(name), out)
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)
+	case table.Settings.Consumers != shard.ConsumeLocal:
+		c.joinGroup(ch, f, table, out)
 	default:
 		c.errand(ch, f, Errand{Kind: Pick, Stream: shard.Name{VHost: c.cfg.VHost, Stream: string(name)}}, out)
 	}
@@ -69,14 +71,19 @@ func (c *Conn) consumeFrom(ch *channel, f frame.Frame, stream, queue string, out
 	tag, k := string(a.ShortStr()), consumer{stream: stream, queue: queue, flags: a.Octet()}
 	k.args = append(k.args, a.Table()...)
 	if tag == "" {
-		random := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, c.random()), c.random())
-		tag = "amq.ctag-" + hex.EncodeToString(random)
+		tag = c.newTag()
 	}
 	if old, twice := ch.consumers[tag]; twice && !c.stay(ch, tag, out) { // the broker will end the connection for it
 		c.leaves(old, out)
 	}
 	c.reads(ch, tag, k, out)
 	c.forward(ch, frame.Build(nil, ch.number, frame.BasicConsume).Short(0).ShortStr(queue).ShortStr(tag).Octet(k.flags).Table(k.args).End(), out)
+}
+
+// newTag is a consumer tag in the broker's manner.
+func (c *Conn) newTag() string {
+	random := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, c.random()), c.random())
+	return "amq.ctag-" + hex.EncodeToString(random)
 }
 
 // reads notes that a consumer reads its shard from now on. One that named the shard
@@ -106,6 +113,10 @@ func (ch *channel) knows(tag string) bool {
 func (c *Conn) basicCancel(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
 	tag := string(a.ShortStr())
+	if m := ch.member(tag); m != nil {
+		c.cancelMember(ch, f, m, out)
+		return
+	}
 	k, ours := ch.consumers[tag]
 	if !nowait(f) {
 		ch.cancels++
@@ -169,6 +180,9 @@ func (c *Conn) basicGet(ch *channel, f frame.Frame, out *Out) {
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)
 		return
+	case table.Settings.Consumers != shard.ConsumeLocal:
+		c.getAnywhere(ch, f, table, g.noAck, out)
+		return
 	case len(table.Sources()) == 0:
 		c.fail(ch, noLocalShard(f.Method(), table.Stream, c.cfg.VHost), out)
 		return
@@ -229,6 +243,7 @@ func (c *Conn) getAnswered(ch *channel, f frame.Frame, out *Out) bool {
 		c.delivered(ch, f)
 	}
 	if ch.wait.what != waitGet {
+		ch.homeTagged(f)
 		return false
 	}
 	if queue := ch.wait.get.holds; queue != "" {
@@ -245,6 +260,7 @@ func (c *Conn) getAnswered(ch *channel, f frame.Frame, out *Out) bool {
 	}
 	ch.wait = wait{}
 	if f.Method() == frame.BasicGetOk {
+		ch.homeTagged(f)
 		ch.down.begin()
 	}
 	out.Client.view(f)

@@ -14,6 +14,7 @@ const (
 	Delete              // an exchange.delete is about to go up; Answer.Held
 	Make                // make the stream's shards; the exchange is there
 	Forget              // the stream's exchange is gone
+	Join                // make a consumer one of the stream's group; Answer.Member, which Out.Left ends
 	Pick                // choose a local shard for a consumer; Answer.Queue, which Out.Released ends
 	Count               // sum up messages and consumers of all shards
 	Purge               // purge all shards; Answer.Messages
@@ -22,14 +23,16 @@ const (
 
 // Errand is a question that the shell puts to the node; the channel waits.
 type Errand struct {
-	Channel  uint16
-	Serial   uint32 // tells an answer that comes too late from one that is awaited
-	Kind     Kind
-	Stream   shard.Name
-	Declared shard.Declared // Make
-	Held     bool           // Make: the name is held
-	IfUnused bool           // Destroy
-	IfEmpty  bool           // Destroy
+	Channel   uint16
+	Serial    uint32 // tells an answer that comes too late from one that is awaited
+	Kind      Kind
+	Stream    shard.Name
+	Declared  shard.Declared // Make
+	Held      bool           // Make: the name is held
+	IfUnused  bool           // Destroy
+	IfEmpty   bool           // Destroy
+	Tag       string         // Join
+	Exclusive bool           // Join
 }
 
 // Answer is what came of an errand.
@@ -39,6 +42,7 @@ type Answer struct {
 	Held      string              // the name that waits for us to come to an end: Make, Forget or Out.Abandoned
 	Err       *frame.ChannelError // what the client is told; its Method is filled in here
 	Queue     string
+	Member    uint64 // from 1 on
 	Messages  uint32
 	Consumers uint32
 }
@@ -62,6 +66,9 @@ func (c *Conn) Answered(a Answer, out *Out) {
 	if ch == nil || ch.wait.what != waitErrand || ch.wait.serial != a.Serial {
 		if a.Queue != "" { // nobody will consume from it any more
 			out.Released = append(out.Released, a.Queue)
+		}
+		if a.Member != 0 {
+			out.Left = append(out.Left, a.Member)
 		}
 		if a.Held != "" {
 			out.Abandoned = append(out.Abandoned, a.Held)
@@ -90,6 +97,8 @@ func (c *Conn) Answered(a Answer, out *Out) {
 		c.replyUnless(ch, nowait(w.frame), frame.ExchangeDeclareOk, out)
 	case Forget:
 		c.replyUnless(ch, nowait(w.frame), frame.ExchangeDeleteOk, out)
+	case Join:
+		c.hasJoined(ch, w.frame, a.Member, w.name, out)
 	case Pick:
 		c.consumeFrom(ch, w.frame, w.name, a.Queue, out)
 	case Count:

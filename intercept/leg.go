@@ -55,7 +55,7 @@ func (c *Conn) way(ch *channel, t *shard.Table, i int, out *Out) (g *leg, w way,
 	case as.User == "" && !c.cfg.KnowsLogin:
 		return c.indirect(ch, broker, wayRefused, "its login can't be used for the broker of node '"+s.Node+"': only PLAIN and AMQPLAIN can, or an account in publish-as")
 	}
-	l := c.linkTo(s.Node, broker.Address, as, out)
+	l := c.linkTo(Dial{Node: s.Node, Address: broker.Address, As: as}, out)
 	if l == nil {
 		return c.indirect(ch, broker, wayRefused, fmt.Sprintf("the connection has %d links to other brokers already (max-links-per-session)", len(c.links)))
 	}

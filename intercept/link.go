@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"amqproxy/frame"
@@ -22,6 +23,7 @@ type link struct {
 	closing    map[uint16]bool // channels whose close-ok is due
 	why        string          // it is refused or failed
 	again      time.Time       // when it may be tried again
+	readers    []*reader       // of a consume link, by channel number
 	wrote      bool            // something was published on it since the last tick
 	used       time.Time       // the last tick with that
 	suspects   int             // legs that are suspect
@@ -43,8 +45,9 @@ const (
 type Dial struct {
 	Link    int
 	Node    string
-	Address string
+	Address string // "" is this node's own
 	As      shard.Login
+	Reads   bool // a consume link
 }
 
 // Down is why there is no link.
@@ -68,10 +71,10 @@ func (l *link) usable() bool { return l.state == linkUp && !l.blocked && !l.held
 
 // linkTo gives the link to a node's broker, which is dialled if it is not there; nil if
 // the session has too many.
-func (c *Conn) linkTo(node, address string, as shard.Login, out *Out) *link {
+func (c *Conn) linkTo(to Dial, out *Out) *link {
 	var l *link
 	for _, have := range c.links {
-		if have.to.Node == node && have.to.As == as {
+		if have.to.Node == to.Node && have.to.As == to.As && have.to.Reads == to.Reads {
 			l = have
 			break
 		}
@@ -80,7 +83,8 @@ func (c *Conn) linkTo(node, address string, as shard.Login, out *Out) *link {
 		if len(c.links) >= c.cfg.MaxLinks {
 			return nil
 		}
-		l = &link{index: len(c.links), to: Dial{Link: len(c.links), Node: node, As: as}}
+		to.Link = len(c.links)
+		l = &link{index: len(c.links), to: to}
 		c.links = append(c.links, l)
 	}
 	switch {
@@ -91,7 +95,7 @@ func (c *Conn) linkTo(node, address string, as shard.Login, out *Out) *link {
 	default:
 		return l
 	}
-	l.to.Address = address
+	l.to.Address = to.Address
 	out.Dials = append(out.Dials, l.to)
 	return l
 }
@@ -134,6 +138,17 @@ func (c *Conn) LinkDown(i int, why Down, text string, out *Out) {
 			c.legLost(ch, ch.legTo(l), out)
 		}
 	}
+	readers := l.readers
+	l.readers = nil
+	for _, r := range readers {
+		switch {
+		case r == nil:
+		case r.stage == readerClosing:
+			c.readerEnded(r, out)
+		default:
+			c.readerLost(r, out)
+		}
+	}
 	c.linkNews(out)
 }
 
@@ -163,6 +178,10 @@ func (c *Conn) linkNews(out *Out) {
 		}
 		c.linkThere(ch, out)
 		c.unpark(ch, out)
+		c.farGetGoesOn(ch, out)
+	}
+	for _, m := range c.groupMembers() {
+		c.follow(m, out)
 	}
 }
 
@@ -196,6 +215,9 @@ func (c *Conn) FromLink(i int, f frame.Frame, out *Out) error {
 	if n == 0 {
 		c.connectionFromLink(l, f, out)
 		return nil
+	}
+	if l.to.Reads {
+		return c.readerFrame(l, n, f, out)
 	}
 	if l.closing[n] {
 		c.closingFromLink(l, n, f, out)
@@ -296,7 +318,7 @@ func (c *Conn) breakLink(l *link, out *Out) {
 
 // busy tells whether anything on a link is not settled; without confirms it asks.
 func (c *Conn) busy(l *link, out *Out) bool {
-	if len(l.closing) > 0 {
+	if len(l.closing) > 0 || slices.ContainsFunc(l.readers, func(r *reader) bool { return r != nil }) {
 		return true
 	}
 	for _, ch := range c.channels {

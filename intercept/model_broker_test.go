@@ -71,7 +71,7 @@ type brokerChannel struct {
 	published int
 	due       []int // tags that are not confirmed yet
 	last      int   // number of the last message
-	deliveries
+	modelDeliveries
 }
 
 // take gives what the broker sends for a frame.
@@ -95,7 +95,7 @@ func (b *modelBroker) take(f frame.Frame) []frame.Frame {
 		if ch.state == modelOpen {
 			ch.state = modelClosed
 		}
-		ch.deliveries = deliveries{}
+		ch.modelDeliveries = modelDeliveries{}
 		return []frame.Frame{text("%d channel.close-ok", n)}
 	case ch.state == modelOpen:
 		return b.method(ch, n, f)

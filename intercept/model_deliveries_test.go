@@ -9,9 +9,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// deliveries are a channel's consumers at the model's broker, and what it was sent
+// modelDeliveries are a channel's consumers at the model's broker, and what it was sent
 // and has not acknowledged.
-type deliveries struct {
+type modelDeliveries struct {
 	consumers []brokerConsumer
 	tags      uint64
 	unacked   []unacked
@@ -64,7 +64,7 @@ func (b *modelBroker) get(ch *brokerChannel, n uint16, f frame.Frame) []frame.Fr
 }
 
 // send gives the tag of a delivery.
-func (d *deliveries) send(queue string, noAck bool) uint64 {
+func (d *modelDeliveries) send(queue string, noAck bool) uint64 {
 	d.tags++
 	if !noAck {
 		d.unacked = append(d.unacked, unacked{d.tags, queue})
@@ -103,7 +103,7 @@ func (b *modelBroker) serve(hears bool) []frame.Frame {
 }
 
 // settle takes ack, nack and reject; false for a tag that is not known.
-func (d *deliveries) settle(f frame.Frame) bool {
+func (d *modelDeliveries) settle(f frame.Frame) bool {
 	a := f.Args()
 	tag := a.LongLong()
 	multiple := f.Method() != frame.BasicReject && a.Bit()
@@ -120,7 +120,7 @@ func (d *deliveries) settle(f frame.Frame) bool {
 }
 
 // end ends a transaction.
-func (d *deliveries) end(commit bool) {
+func (d *modelDeliveries) end(commit bool) {
 	if !commit {
 		d.unacked = append(d.unacked, d.inTx...)
 		slices.SortFunc(d.unacked, func(a, b unacked) int { return int(a.tag) - int(b.tag) })
@@ -128,7 +128,7 @@ func (d *deliveries) end(commit bool) {
 	d.inTx = nil
 }
 
-// holding are the deliveries of a queue that are not acknowledged for good, by
+// holding are the modelDeliveries of a queue that are not acknowledged for good, by
 // channel.
 func (b *modelBroker) holding(queue string) map[uint16][]uint64 {
 	tags := map[uint16][]uint64{}
@@ -142,7 +142,7 @@ func (b *modelBroker) holding(queue string) map[uint16][]uint64 {
 	return tags
 }
 
-// ends tells whether a frame of a client's may end deliveries on its channel.
+// ends tells whether a frame of a client's may end modelDeliveries on its channel.
 func ends(f frame.Frame) bool {
 	if f.Type() != frame.TypeMethod {
 		return false
@@ -154,7 +154,7 @@ func ends(f frame.Frame) bool {
 	return false
 }
 
-// clientDeliveries is what a client knows of its consumers and deliveries.
+// clientDeliveries is what a client knows of its consumers and modelDeliveries.
 type clientDeliveries struct {
 	live       map[string]bool // consumers
 	lives      map[string]int  // how often tags were used
@@ -188,7 +188,7 @@ func sorted(m map[string]bool) (keys []string) {
 	return keys
 }
 
-// asks notes what a method does to deliveries.
+// asks notes what a method does to modelDeliveries.
 func (d *clientDeliveries) asks(f frame.Frame, tag string) {
 	switch f.Method() {
 	case frame.BasicConsume:

@@ -21,6 +21,10 @@ type Out struct {
 	Held      []string // shards of which there are or may be unacknowledged deliveries now
 	Freed     []string // shards of which there are none any more
 
+	Readings []Reading // what consumers of groups do, in order
+	Left     []uint64  // consumers of groups that are none any more
+	Seated   []string  // shards that one of them reads or is to read, until Released
+
 	// Secret is the client's new secret, once the broker has taken it.
 	Secret []byte
 	// Done says that the session is over when both destinations are flushed.
@@ -43,6 +47,9 @@ func (o *Out) Reset() {
 	clear(o.Freed)
 	o.Errands, o.Released, o.Abandoned = o.Errands[:0], o.Released[:0], o.Abandoned[:0]
 	o.Held, o.Freed = o.Held[:0], o.Freed[:0]
+	clear(o.Readings)
+	clear(o.Seated)
+	o.Readings, o.Left, o.Seated = o.Readings[:0], o.Left[:0], o.Seated[:0]
 	o.Secret, o.Done = nil, false
 }
 

@@ -154,5 +154,6 @@ func (c *Conn) End(out *Out) {
 			c.release(ch, out)
 		}
 	}
+	c.endGroups(out)
 	c.tally.flush()
 }

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"amqproxy/frame"
 	"amqproxy/shard"
@@ -129,13 +130,14 @@ func (c *Conn) RunFromHome(b []byte, out *Out) (taken int) {
 		f := frame.Frame(b[taken : taken+method])
 		exchange, ok := frame.DeliverExchange(f)
 		ch := c.channel(f.Channel())
-		if !ok || ch == nil || ch.watch != nil || ch.comeback != nil || ch.down.busy() || len(ch.deferred) > 0 {
+		if !ok || ch == nil || ch.watch != nil || ch.feed != nil || ch.comeback != nil || ch.down.busy() || len(ch.deferred) > 0 {
 			break
 		}
 		if counters := c.countersOf(ch, exchange); counters != nil {
 			c.tally.stream(counters).delivered++
 		}
 		c.tally.all.delivered++
+		ch.homeTag = binary.BigEndian.Uint64(f[frame.TagAt(f):])
 		taken += method + head + body
 	}
 	out.Client.view(b[:taken])

@@ -10,9 +10,9 @@ import (
 	"amqproxy/frame"
 )
 
-// feed gives a Conn all frames of b as a session does: runs of messages at once, and
+// feedWith gives a Conn all frames of b as a session does: runs of messages at once, and
 // the others one by one.
-func feed(c *Conn, side string, b []byte, out *Out) error {
+func feedWith(c *Conn, side string, b []byte, out *Out) error {
 	run, one := c.RunFromClient, c.FromClient
 	switch side {
 	case "client":
@@ -117,7 +117,7 @@ func FuzzRun(f *testing.F) {
 						r.check(map[string]func(frame.Frame, *Out) error{"client": r.conn.FromClient, "home": r.conn.FromHome}[side](fr, &b))
 					}
 				} else {
-					r.check(feed(r.conn, side, in, &b))
+					r.check(feedWith(r.conn, side, in, &b))
 				}
 				r.conn.EndBatch()
 				sent[i][0], sent[i][1] = b.Home.AppendTo(sent[i][0]), b.Client.AppendTo(sent[i][1])

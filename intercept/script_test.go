@@ -188,7 +188,7 @@ func (s *script) link(number string, o options) bool {
 // of it, and then writes over the buffer as the next read would.
 func (s *script) flush(n int) {
 	if s.batched {
-		if err := feed(s.conn, s.side, s.buffer, &s.out); err != nil {
+		if err := feedWith(s.conn, s.side, s.buffer, &s.out); err != nil {
 			s.say(n, "error %v", err)
 		}
 	}

@@ -87,11 +87,11 @@ func (s *session) step(name string) {
 		s.fromClient = append(s.fromClient, s.client.act()...)
 	case "client to conn":
 		n := rapid.IntRange(1, len(s.fromClient)).Draw(s.t, "frames")
-		s.feed("client", s.fromClient[:n], s.conn.FromClient)
+		s.feedWith("client", s.fromClient[:n], s.conn.FromClient)
 		s.fromClient = s.fromClient[n:]
 	case "broker to conn":
 		n := rapid.IntRange(1, len(s.fromBroker)).Draw(s.t, "frames")
-		s.feed("broker", s.fromBroker[:n], s.conn.FromHome)
+		s.feedWith("broker", s.fromBroker[:n], s.conn.FromHome)
 		s.fromBroker = s.fromBroker[n:]
 	case "conn to broker":
 		s.fromBroker = append(s.fromBroker, s.broker.take(s.toBroker[0])...)
@@ -112,8 +112,8 @@ func (s *session) step(name string) {
 	}
 }
 
-// feed gives frames to the Conn as one batch in one buffer, which is void behind it.
-func (s *session) feed(from string, frames []frame.Frame, to func(frame.Frame, *Out) error) {
+// feedWith gives frames to the Conn as one batch in one buffer, which is void behind it.
+func (s *session) feedWith(from string, frames []frame.Frame, to func(frame.Frame, *Out) error) {
 	var buffer []byte
 	for _, f := range frames {
 		s.t.Logf("%s: %v", from, f)

@@ -30,6 +30,8 @@ type Config struct {
 	SecretKey []byte // 16, 24 or 32 octets encrypt the gossip; nil does not
 	Remember  Memory // what was known before
 
+	Passes func(key string) bool // facts that are not to be remembered; nil is none
+
 	RejoinEvery time.Duration        // default 10 s, with jitter
 	Transport   memberlist.Transport // for tests; nil listens on Listen
 	Tune        func(*memberlist.Config)
@@ -67,6 +69,8 @@ type State struct {
 	Members []Member // sorted by node name and ID; ourselves among them
 	Facts   map[string]Fact
 	Digest  uint64 // of the facts
+	Lasting uint64 // of those that are remembered
+	Stirs   int    // how often members came or went
 }
 
 // meta is what a member says of itself in memberlist's own messages, at most 512
@@ -93,6 +97,7 @@ type Cluster struct {
 	facts   *facts
 	unsent  map[string]bool // keys of facts that were set here and not sent yet
 	members map[string]Member
+	stirs   int
 	state   *State
 	senders map[string]*sender
 	sending int        // senders that are busy
@@ -113,6 +118,9 @@ func New(cfg Config, log *zap.Logger) (*Cluster, error) {
 	c.idle = sync.NewCond(&c.mu)
 	if c.cfg.Now == nil {
 		c.cfg.Now = time.Now
+	}
+	if c.cfg.Passes != nil {
+		c.facts.passes = c.cfg.Passes
 	}
 	c.facts.merge(cfg.Remember.Facts, c.cfg.Now())
 	if c.cfg.RejoinEvery == 0 {
@@ -202,6 +210,7 @@ func (c *Cluster) Memory() Memory {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := Memory{Facts: c.facts.list(c.cfg.Now()), Peers: slices.Clone(c.cfg.Remember.Peers)}
+	m.Facts = slices.DeleteFunc(m.Facts, func(f Fact) bool { return c.facts.passes(f.Key) })
 	for _, member := range c.members {
 		if member.ID != c.cfg.ID && !slices.Contains(m.Peers, member.Addr) {
 			m.Peers = append(m.Peers, member.Addr)

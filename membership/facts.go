@@ -43,11 +43,13 @@ type facts struct {
 	died    map[string]time.Time // when a deleted fact was deleted
 	clock   uint64               // the highest version heard of
 	sum     uint64               // see digest
-	keepFor time.Duration        // how long a deletion is remembered
+	lasting uint64               // the same of those that do not pass
+	passes  func(key string) bool
+	keepFor time.Duration // how long a deletion is remembered
 }
 
 func newFacts(keepFor time.Duration) *facts {
-	return &facts{all: map[string]Fact{}, died: map[string]time.Time{}, keepFor: keepFor}
+	return &facts{all: map[string]Fact{}, died: map[string]time.Time{}, keepFor: keepFor, passes: func(string) bool { return false }}
 }
 
 // set makes a fact that beats all that was heard of before. A nil value deletes.
@@ -65,10 +67,19 @@ func (s *facts) put(f Fact, now time.Time) {
 	}
 	f.Age = 0
 	if old, known := s.all[f.Key]; known {
-		s.sum ^= old.hash()
+		s.counts(old)
 	}
-	s.sum ^= f.hash()
+	s.counts(f)
 	s.all[f.Key] = f
+}
+
+// counts adds a fact to the digests, or takes it out.
+func (s *facts) counts(f Fact) {
+	h := f.hash()
+	s.sum ^= h
+	if !s.passes(f.Key) {
+		s.lasting ^= h
+	}
 }
 
 func (f Fact) hash() uint64 {
@@ -116,7 +127,7 @@ func (s *facts) list(now time.Time, keys ...string) []Fact {
 func (s *facts) forget(now time.Time) {
 	for k, at := range s.died {
 		if now.Sub(at) > s.keepFor {
-			s.sum ^= s.all[k].hash()
+			s.counts(s.all[k])
 			delete(s.died, k)
 			delete(s.all, k)
 		}

@@ -118,6 +118,7 @@ func (c *Cluster) look() {
 	defer c.mu.Unlock()
 	now := c.cfg.Now()
 	c.facts.forget(now)
+	c.stirs += len(events)
 	for _, e := range events {
 		m, known := c.members[e.id]
 		switch {
@@ -152,6 +153,8 @@ func (c *Cluster) picture() {
 		Members: slices.SortedFunc(maps.Values(c.members), func(a, b Member) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID)) }),
 		Facts:   maps.Clone(c.facts.all),
 		Digest:  c.facts.digest(),
+		Lasting: c.facts.lasting,
+		Stirs:   c.stirs,
 	}
 	select {
 	case c.changed <- struct{}{}:

@@ -3,6 +3,7 @@ package shard
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -49,7 +50,25 @@ type Definition struct {
 	OnUnavailable  OnUnavailable
 	HashLocal      bool  // hash-among: messages go to the local node's shards only
 	PublishAs      Login // for links to other brokers; the client's own if it has no user
+	Consumers      Consumers
 }
+
+// Consumers is how the consumers of a stream share its shards.
+type Consumers uint8
+
+const (
+	ConsumeLocal    Consumers = iota // each reads one shard of its own node
+	ConsumeBalanced                  // all of them read all shards
+	ConsumeOrdered                   // the same, and each shard has one consumer at a time
+)
+
+// String gives the form that the configuration has.
+func (c Consumers) String() string {
+	return [...]string{"local", "balanced", "ordered"}[c]
+}
+
+// SingleActive is the argument of a queue that serves one of its consumers at a time.
+const SingleActive = "x-single-active-consumer"
 
 // ConsumePick is how basic.consume chooses among the local shards.
 type ConsumePick uint8
@@ -225,6 +244,13 @@ func (r *Rules) settings(p *Policy) *Settings {
 	}
 	if d.Local.User == "" {
 		d.Local = Login{DefaultUsername, DefaultPassword}
+	}
+	if _, set := d.QueueArguments[SingleActive]; d.Consumers == ConsumeOrdered && !set {
+		d.QueueArguments = maps.Clone(d.QueueArguments)
+		if d.QueueArguments == nil {
+			d.QueueArguments = map[string]any{}
+		}
+		d.QueueArguments[SingleActive] = true
 	}
 	return &Settings{Definition: d, Policy: p.Name}
 }

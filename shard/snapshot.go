@@ -30,6 +30,9 @@ func NewSnapshot(node string, rules *Rules, tables map[Name]*Table, others map[N
 	return &Snapshot{node: node, rules: rules, tables: tables, others: others, queues: queues, brokers: brokers}
 }
 
+// Node is the name of the node whose Snapshot it is.
+func (s *Snapshot) Node() string { return s.node }
+
 // Broker is how the broker of another node is reached.
 type Broker struct {
 	Address string // host:port; "" if it is not known

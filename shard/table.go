@@ -21,6 +21,7 @@ type Shard struct {
 	Local   bool // made by this node, on its broker
 	Retired bool // it takes no messages any more, and is read until it is empty
 	Quorum  bool // a quorum queue: other brokers serve it when its own is down
+	Single  bool // a queue that serves one of its consumers at a time
 }
 
 // Declared is what the first declare of a stream asked for. It is kept, because
@@ -48,6 +49,7 @@ type Table struct {
 	nodeOf  []uint16 // by shard
 	entries [][]byte // see BCC
 	sources []string
+	all     []Shard // retired ones among them
 }
 
 // NewTable makes a table of shards, which may come in any order.
@@ -59,6 +61,7 @@ func NewTable(vhost, stream string, s *Settings, d Declared, shards []Shard, c *
 	}
 	t.byKey = !t.random && t.HashOn().Source == HashRoutingKey
 	for _, sh := range slices.SortedFunc(slices.Values(shards), func(a, b Shard) int { return cmp.Compare(a.Queue, b.Queue) }) {
+		t.all = append(t.all, sh)
 		if sh.Local {
 			t.sources = append(t.sources, sh.Queue)
 		}
@@ -156,6 +159,9 @@ func (t *Table) BCC(i int) []byte { return t.entries[i] }
 // Sources are the queues that this node's clients read: its own shards, retired
 // ones among them. Not to be changed.
 func (t *Table) Sources() []string { return t.sources }
+
+// All are the shards of all nodes, retired ones among them. Not to be changed.
+func (t *Table) All() []Shard { return t.all }
 
 // Random tells that messages go anywhere, by no key; ByRoutingKey that it is the
 // routing key which they go by.

@@ -40,7 +40,7 @@ func run(args []string) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), devCommand(), checkCommand(), versionCommand(), statusCommand())
+	root.AddCommand(runCommand(), devCommand(), checkCommand(), versionCommand(), statusCommand(), groupsCommand())
 	root.SetArgs(args)
 	err := root.Execute()
 	if err == nil {

@@ -84,7 +84,7 @@ func serve(cfg *config.Config) error {
 		return err
 	}
 	cluster, err := membership.New(membership.Config{
-		ID: state.Identity(), Node: cfg.Node, Remember: state.Remembered(),
+		ID: state.Identity(), Node: cfg.Node, Remember: state.Remembered(), Passes: node.Passes,
 		Listen: cfg.Gossip.Listen, Advertise: cfg.Gossip.Advertise, Join: cfg.Gossip.Join,
 		Label: cfg.Gossip.Label, SecretKey: cfg.Gossip.Secret,
 	}, log)
@@ -101,6 +101,7 @@ func serve(cfg *config.Config) error {
 		ShutdownTimeout: cfg.Limits.ShutdownTimeout, MaxConnections: cfg.Limits.MaxConnections,
 		MaxPerAddress: cfg.Limits.MaxPerAddress, ConnectionRate: cfg.Limits.ConnectionRate,
 		StallTimeout: cfg.Limits.StallTimeout, ConfirmTimeout: cfg.Limits.ConfirmTimeout, WaitTimeout: cfg.Limits.WaitTimeout,
+		HandoverTime: cfg.Limits.HandoverTimeout, LinkHeartbeat: cfg.Limits.LinkHeartbeat,
 		LinksEach: cfg.Limits.LinksEach, MaxLinks: cfg.Limits.MaxLinks,
 	}, n, log)
 

@@ -29,12 +29,24 @@ var statusViews = []struct {
 }
 
 func statusCommand() *cobra.Command {
+	return viewCommand("status", "Show what a running proxy knows: brokers, streams, shards, sessions", cobra.NoArgs,
+		func(w io.Writer, addr, output string, _ []string) error {
+			views, err := fetchViews(addr)
+			if err != nil {
+				return err
+			}
+			return show(w, views, output)
+		})
+}
+
+// viewCommand is a command that asks a running proxy.
+func viewCommand(use, short string, args cobra.PositionalArgs, run func(w io.Writer, addr, output string, args []string) error) *cobra.Command {
 	var file, addr, output string
 	c := &cobra.Command{
-		Use:   "status",
-		Short: "Show what a running proxy knows: brokers, streams, shards, sessions",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
+		Use:   use,
+		Short: short,
+		Args:  args,
+		RunE: func(c *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"table", "json"}, output) {
 				return fmt.Errorf("-o %s: want table or json", output)
 			}
@@ -45,11 +57,7 @@ func statusCommand() *cobra.Command {
 				}
 				addr = cfg.Admin.Listen
 			}
-			views, err := fetchViews(addr)
-			if err != nil {
-				return &exitError{exitUnreachable, fmt.Errorf("no amqproxy at %s: %w", addr, err)}
-			}
-			return show(c.OutOrStdout(), views, output)
+			return run(c.OutOrStdout(), addr, output, args)
 		},
 	}
 	c.Flags().StringVar(&addr, "admin", "", "the daemon's admin address (default: that of the configuration)")
@@ -60,24 +68,36 @@ func statusCommand() *cobra.Command {
 
 // fetchViews gets all views as they are.
 func fetchViews(addr string) (map[string]json.RawMessage, error) {
-	client := http.Client{Timeout: 10 * time.Second}
 	views := map[string]json.RawMessage{}
 	for _, v := range statusViews {
-		resp, err := client.Get("http://" + addr + "/api/v1/" + v.name)
+		b, err := fetch(addr, v.name)
 		if err != nil {
 			return nil, err
-		}
-		b, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil {
-			return nil, err
-		}
-		if resp.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("/api/v1/%s: %s", v.name, resp.Status)
 		}
 		views[v.name] = b
 	}
 	return views, nil
+}
+
+// fetch gets a view as it is.
+func fetch(addr, view string) (json.RawMessage, error) {
+	client := http.Client{Timeout: 10 * time.Second}
+	unreached := func(err error) error {
+		return &exitError{exitUnreachable, fmt.Errorf("no amqproxy at %s: %w", addr, err)}
+	}
+	resp, err := client.Get("http://" + addr + "/api/v1/" + view)
+	if err != nil {
+		return nil, unreached(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, unreached(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, unreached(fmt.Errorf("/api/v1/%s: %s", view, resp.Status))
+	}
+	return b, nil
 }
 
 func show(w io.Writer, views map[string]json.RawMessage, output string) error {
@@ -94,7 +114,7 @@ func show(w io.Writer, views map[string]json.RawMessage, output string) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		table(w, v.name, v.fields, rows)
+		table(w, strings.ToUpper(v.name), v.fields, rows)
 	}
 	return nil
 }
@@ -102,7 +122,7 @@ func show(w io.Writer, views map[string]json.RawMessage, output string) error {
 // table prints rows aligned. Names come from clients: what would steer a
 // terminal is shown as its escape.
 func table(w io.Writer, name string, fields []string, rows []map[string]any) {
-	fmt.Fprintf(w, "%s (%d)\n", strings.ToUpper(name), len(rows))
+	fmt.Fprintf(w, "%s (%d)\n", name, len(rows))
 	if len(rows) == 0 {
 		return
 	}

@@ -28,7 +28,9 @@ var (
 	rerouted    = desc("messages_rerouted_total", "Messages for a stream that came back and were sent to another shard.")
 	retried     = desc("messages_retried_total", "Messages for a stream that were nacked and sent again: each may be there twice.")
 	dropped     = desc("messages_dropped_total", "Messages without confirms that no shard could take, and that were not mandatory.")
-	links       = desc("publish_links", "Links of clients' connections to the brokers of other nodes that are open.")
+	links       = desc("publish_links", "Links of clients' connections to brokers that are open, for publishing and for groups.")
+	moves       = desc("group_moves_total", "Shards that consumers of this proxy have given back, for others to read.")
+	handovers   = desc("group_handover_seconds", "How long these consumers took to settle what they had of the shard.")
 	refused     = desc("channel_errors_total", "Channels that the proxy closed with an error of its own.")
 
 	streamPublished = desc("stream_messages_published_total", "Messages that clients published to a stream.", "vhost", "stream")
@@ -38,6 +40,7 @@ var (
 	streamRetried   = desc("stream_messages_retried_total", "Messages for a stream that were nacked and sent again: each may be there twice.", "vhost", "stream")
 	streamDropped   = desc("stream_messages_dropped_total", "Messages without confirms that no shard could take, and that were not mandatory.", "vhost", "stream")
 	streamRefused   = desc("stream_methods_refused_total", "Methods that were refused on a stream.", "vhost", "stream")
+	uncovered       = desc("group_shards_uncovered", "Shards of a stream whose consumers are a group that none of them reads now, on all nodes.", "vhost", "stream")
 	streamShards    = desc("stream_shards", "Shards of a stream that are in use.", "vhost", "stream")
 )
 
@@ -75,6 +78,12 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	put(links, prometheus.GaugeValue, float64(t.Links.Load()))
 	count(refused, t.Messages.Refused.Load())
 
+	h := c.s.Streams.Handovers()
+	count(moves, h.Count)
+	out <- prometheus.MustNewConstHistogram(handovers, h.Count, h.Seconds, h.Buckets)
+	for name, n := range c.s.Streams.Uncovered() {
+		put(uncovered, prometheus.GaugeValue, float64(n), name.VHost, name.Stream)
+	}
 	for _, s := range c.s.Streams.Streams() {
 		count(streamPublished, s.Published, s.VHost, s.Stream)
 		count(streamDelivered, s.Delivered, s.VHost, s.Stream)

@@ -72,6 +72,8 @@ type Limits struct {
 	StallTimeout     time.Duration // how long a broker may confirm nothing of what is outstanding there
 	ConfirmTimeout   time.Duration // how long one publish to a stream may wait for its confirm
 	WaitTimeout      time.Duration // how long one may wait for its shard
+	HandoverTimeout  time.Duration // how long a client may take to settle what it has of a shard that is to be another's
+	LinkHeartbeat    time.Duration // of links to brokers, in whole seconds
 	LinksEach        int           // links to other brokers for one session
 	MaxLinks         int           // and for all; 0 means no limit
 	FrameMax         uint32
@@ -103,6 +105,8 @@ func Default() *Config {
 			StallTimeout:     3 * time.Second,
 			ConfirmTimeout:   30 * time.Second,
 			WaitTimeout:      10 * time.Second,
+			HandoverTimeout:  30 * time.Second,
+			LinkHeartbeat:    5 * time.Second,
 			LinksEach:        32,
 			FrameMax:         131072,
 		},

@@ -121,7 +121,7 @@ func TestParseReadsEverything(t *testing.T) {
 		BrokerAdvertise: "10.0.0.1:5672",
 		Gossip:          Gossip{Listen: ":7946", Advertise: "10.0.0.1:7946", Join: []string{"a:7946", "b:7946"}, Label: "blue", Secret: Secret("0123456789abcdef")},
 		LoopbackUsers:   []string{},
-		Limits:          Limits{1e9, 2e9, 3e9, 90e9, 4e9, 5e9, 1000, 10, 50, 6e9, 7e9, 8e9, 2, 500, 4096},
+		Limits:          Limits{1e9, 2e9, 3e9, 90e9, 4e9, 5e9, 1000, 10, 50, 6e9, 7e9, 8e9, 9e9, 11e9, 2, 500, 4096},
 		Log:             Log{slog.LevelDebug, "json"},
 	}
 	if diff := cmp.Diff(want, c, settings); diff != "" {
@@ -140,7 +140,7 @@ func TestParseReadsEverything(t *testing.T) {
 		},
 		ConsumePick: shard.PickRandom, QueueDeclare: shard.DeclareAnswer, QueueBind: shard.BindAcceptOwn,
 		QueuePurge: shard.SetAll, QueueDelete: shard.SetAll, Persist: true, RetryNacked: true, OnUnavailable: shard.Wait,
-		HashLocal: true, PublishAs: shard.Login{User: "robot", Password: "beep"},
+		HashLocal: true, Consumers: shard.ConsumeBalanced, PublishAs: shard.Login{User: "robot", Password: "beep"},
 	}}
 	if diff := cmp.Diff(stream, got); diff != "" {
 		t.Error(diff)

@@ -14,6 +14,7 @@ import (
 //	node/NODE             nodeFact, set by the node
 //	stream/VHOST/V        streamFact, set by whoever declares it; deleted with its exchange
 //	shards/VHOST/V/NODE   shardsFact, set by the node when its shards are ready
+//	consumers/VHOST/V/NODE  consumersFact, set by the node while it has consumers of the group
 //	holds/VHOST/V/NODE    holdsFact, set by the node while shards of anybody retire
 func nodeKey(node string) string { return "node/" + node }
 
@@ -108,6 +109,8 @@ type shardFact struct {
 	Weight uint32 `json:"weight"`
 	// Quorum: any broker of the cluster serves it, while it has a leader.
 	Quorum bool `json:"quorum,omitempty"`
+	// Single: it serves one of its consumers at a time.
+	Single bool `json:"single,omitempty"`
 }
 
 // read decodes the live fact of a key; false if there is none.

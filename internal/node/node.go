@@ -67,6 +67,17 @@ type Node struct {
 	removals  map[shard.Name]*removal
 	far       map[string]*keeper.Keeper // for brokers that are in no cluster with ours, by address
 	running   context.Context           // of Run; nil before
+
+	groups       map[shard.Name]*group
+	groupOf      map[uint64]shard.Name // by the consumer's number
+	lastConsumer uint64
+	heard        map[string]heard // of other nodes' consumers, by key
+	shares       shard.Parts      // what the consumers here are to read
+	partsNews    chan struct{}    // closed when shares are replaced
+	handed       Handovers
+	regroups     chan struct{} // cap 1: something here is to be told
+	lasting      uint64        // of the State that the Snapshot was made from
+	stirs        int
 }
 
 // New makes a Node. It knows what cluster knows.
@@ -85,6 +96,11 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		removals:  map[shard.Name]*removal{},
 		far:       map[string]*keeper.Keeper{},
 		silent:    map[string]int{},
+		groups:    map[shard.Name]*group{},
+		groupOf:   map[uint64]shard.Name{},
+		heard:     map[string]heard{},
+		partsNews: make(chan struct{}),
+		regroups:  make(chan struct{}, 1),
 		condition: Starting,
 	}
 	n.firstPing()
@@ -125,6 +141,7 @@ func (n *Node) Stop() {
 	n.tellCondition()
 	n.mu.Unlock()
 	n.reconcile()
+	n.regroup(time.Now())
 	n.cluster.Flush()
 }
 
@@ -165,11 +182,18 @@ func (n *Node) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			n.regroup(time.Now())
 			n.save()
 			return
 		case <-n.cluster.Changed():
-			n.reconcile()
+			if n.stirred() {
+				n.reconcile()
+			}
+			n.regroup(time.Now())
+		case <-n.regroups:
+			n.regroup(time.Now())
 		case now := <-tick.C:
+			n.regroup(now)
 			n.expire(now)
 			if n.anyLost() { // the grace of one may be over
 				n.reconcile()
@@ -185,12 +209,21 @@ func (n *Node) Run(ctx context.Context) {
 	}
 }
 
+// stirred tells whether anything has changed but for what the consumers of groups do.
+func (n *Node) stirred() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	st := n.cluster.State()
+	return st.Lasting != n.lasting || st.Stirs != n.stirs
+}
+
 // reconcile brings what this node holds up to what the facts say.
 func (n *Node) reconcile() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.keepWord()
 	st := n.cluster.State() // under the lock: an older picture must not undo a newer one
+	n.lasting, n.stirs = st.Lasting, st.Stirs
 	n.members = membersOf(st, n.began)
 	n.told = saidOf(st)
 	places := placements(st, n.told, n.cfg.Rules, n.cfg.Name)
@@ -250,11 +283,12 @@ func (n *Node) follow(name shard.Name, p placement) {
 // publish makes a new Snapshot. n.mu is held.
 func (n *Node) publish(places map[shard.Name]placement) {
 	now := time.Now()
-	serves := map[bool]map[string]bool{false: {}, true: {}} // by whether messages wait
-	for node, m := range n.members {
-		for waits := range serves {
-			serves[waits][node] = m.serves(now, n.cfg.LostGrace, n.dead[node], waits)
+	serves := func(settings *shard.Settings) map[string]bool {
+		all := map[string]bool{}
+		for node, m := range n.members {
+			all[node] = m.serves(now, n.cfg.LostGrace, n.dead[node], settings)
 		}
+		return all
 	}
 	tables := make(map[shard.Name]*shard.Table, len(places))
 	queues, retiring := n.told.standings()
@@ -265,7 +299,7 @@ func (n *Node) publish(places map[shard.Name]placement) {
 		if !n.settle(s, now) {
 			others[name] = shard.Unknown
 		}
-		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(n.ready(name, p, serves[s.settings.OnUnavailable == shard.Wait]), s.readable(n.cfg.Name)...), s.counters)
+		tables[name] = shard.NewTable(name.VHost, name.Stream, s.settings, p.fact.declared(), append(n.ready(name, p, serves(s.settings)), s.readable()...), s.counters)
 	}
 	for name, what := range n.none {
 		others[name] = what.verdict

@@ -28,7 +28,7 @@ type leader struct {
 // ready are the shards of a stream that take messages. n.mu is held.
 func (n *Node) ready(name shard.Name, p placement, serves map[string]bool) []shard.Shard {
 	return p.ready(serves, func(node, queue string) bool {
-		if n.members[node].condition == Stopping {
+		if n.members[node].condition == Stopping && n.streams[name].settings.Consumers == shard.ConsumeLocal {
 			return false // nobody would read them
 		}
 		l := n.quorum[shard.Queue{VHost: name.VHost, Name: queue}]
@@ -43,7 +43,7 @@ func (n *Node) watchLeaders(ctx context.Context, now time.Time) {
 	wanted, changed := map[shard.Queue]bool{}, false
 	for name, s := range n.streams {
 		for node, shards := range s.place.shards {
-			if n.members[node].serves(now, n.cfg.LostGrace, n.dead[node], false) {
+			if n.members[node].serves(now, n.cfg.LostGrace, n.dead[node], s.settings) {
 				continue
 			}
 			for _, sh := range shards {

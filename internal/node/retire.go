@@ -36,11 +36,15 @@ type retiree struct {
 	empty   int // how often in a row it was seen empty
 }
 
-// readable are the retired shards that are read through the stream.
-func (s *stream) readable(node string) (all []shard.Shard) {
+// readable are the retired shards that are read through the stream: those of this node, or
+// where the consumers are a group, of all.
+func (s *stream) readable() (all []shard.Shard) {
+	if s.settings.Consumers != shard.ConsumeLocal {
+		return slices.DeleteFunc(s.everywhere(), func(sh shard.Shard) bool { return !sh.Retired })
+	}
 	for _, r := range s.retired {
 		if r.closing == "" {
-			all = append(all, shard.Shard{Queue: r.queue, Node: node, Weight: 1, Local: true, Retired: true})
+			all = append(all, shard.Shard{Queue: r.queue, Node: s.node, Weight: 1, Local: true, Retired: true})
 		}
 	}
 	return all

@@ -73,7 +73,7 @@ func (n *Node) save() {
 	f := n.cfg.State
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	digest := n.cluster.State().Digest
+	digest := n.cluster.State().Lasting
 	if digest == f.seen {
 		return
 	}

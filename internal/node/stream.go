@@ -234,7 +234,7 @@ func (n *Node) withdraw(name shard.Name) {
 func (s *stream) says(born string, ready []string) shardsFact {
 	f := shardsFact{Born: born, Shards: []shardFact{}}
 	for _, q := range ready {
-		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight, Quorum: s.isQuorum(q)})
+		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight, Quorum: s.isQuorum(q), Single: s.isSingle(q)})
 	}
 	for _, r := range s.retired {
 		f.Retired = append(f.Retired, retiredFact{Queue: r.queue, Closing: r.closing})
@@ -247,6 +247,13 @@ func (s *stream) says(born string, ready []string) shardsFact {
 func (s *stream) isQuorum(queue string) bool {
 	return s.settings.QueueArguments["x-queue-type"] == "quorum" && !slices.ContainsFunc(s.differs, func(d string) bool {
 		return strings.Contains(d, "'x-queue-type'") && strings.Contains(d, "'"+queue+"'")
+	})
+}
+
+// isSingle tells the same of one that serves one of its consumers at a time.
+func (s *stream) isSingle(queue string) bool {
+	return s.settings.QueueArguments[shard.SingleActive] == true && !slices.ContainsFunc(s.differs, func(d string) bool {
+		return strings.Contains(d, "'"+shard.SingleActive+"'") && strings.Contains(d, "'"+queue+"'")
 	})
 }
 

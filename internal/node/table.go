@@ -48,16 +48,20 @@ func loopback(addr string) bool {
 // key, unless its broker is known to be down. Of one that is not silent, its own
 // word holds.
 //
-// With waits, messages wait for their shards: a broker that is down is no reason to send
-// their keys elsewhere.
-func (m member) serves(now time.Time, grace time.Duration, brokerDown, waits bool) bool {
+// Where messages wait for their shards a broker that is down is no reason to send their keys
+// elsewhere. And where the consumers are a group, others read the shards of a node whose
+// proxy has ended, as long as its broker answers.
+func (m member) serves(now time.Time, grace time.Duration, brokerDown bool, s *shard.Settings) bool {
+	waits, grouped := s.OnUnavailable == shard.Wait, s.Consumers != shard.ConsumeLocal
 	switch {
-	case m.condition == Stopping || m.condition == BrokerDown && !waits:
+	case m.condition == Stopping && !grouped || m.condition == BrokerDown && !waits:
 		return false
 	case m.presence == membership.Alive:
 		return true
 	case brokerDown && !waits:
 		return false
+	case grouped && !brokerDown:
+		return true
 	}
 	return now.Sub(m.since) < grace
 }
@@ -149,7 +153,7 @@ func placements(st *membership.State, told said, rules *shard.Rules, self string
 // shards are those of the fact that take messages.
 func (f shardsFact) shards(node string, local bool) (all []shard.Shard) {
 	for i, s := range f.Shards {
-		all = append(all, shard.Shard{Queue: s.Queue, Node: node, Index: i, Weight: min(max(s.Weight, 1), shard.MaxWeight), Local: local, Quorum: s.Quorum})
+		all = append(all, shard.Shard{Queue: s.Queue, Node: node, Index: i, Weight: min(max(s.Weight, 1), shard.MaxWeight), Local: local, Quorum: s.Quorum, Single: s.Single})
 	}
 	return all
 }

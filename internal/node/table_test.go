@@ -40,6 +40,7 @@ func TestServes(t *testing.T) {
 		m          member
 		brokerDown bool
 		waits      bool
+		grouped    bool
 		want       bool
 	}{
 		"alive":                                          {m: member{condition: Running}, want: true},
@@ -54,9 +55,19 @@ func TestServes(t *testing.T) {
 		"stopping, and messages wait":                    {m: member{condition: Stopping}, waits: true},
 		"lost with its node, and messages wait":          {m: member{condition: BrokerDown, presence: membership.Lost, since: short}, brokerDown: true, waits: true, want: true},
 		"lost for long with its node, and messages wait": {m: member{condition: BrokerDown, presence: membership.Lost, since: long}, brokerDown: true, waits: true},
+		"stopping, and others read":                      {m: member{condition: Stopping}, grouped: true, want: true},
+		"stopped, and others read":                       {m: member{condition: Stopping, presence: membership.Lost, since: long}, grouped: true, want: true},
+		"stopped with its broker":                        {m: member{condition: Stopping, presence: membership.Lost, since: short}, grouped: true, brokerDown: true},
 		"stopped, and now lost":                          {m: member{condition: Stopping, presence: membership.Lost, since: short}},
 	} {
-		if got := c.m.serves(now, grace, c.brokerDown, c.waits); got != c.want {
+		s := &shard.Settings{}
+		if c.waits {
+			s.OnUnavailable = shard.Wait
+		}
+		if c.grouped {
+			s.Consumers = shard.ConsumeOrdered
+		}
+		if got := c.m.serves(now, grace, c.brokerDown, s); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

@@ -18,6 +18,10 @@ func (se *session) errand(e intercept.Errand) {
 	var out intercept.Out
 	se.core.Use(se.server.node.Snapshot())
 	se.core.Answered(a, &out)
+	if a.Member > 0 {
+		parts, _ := se.server.node.Parts()
+		se.core.Follow(parts, &out)
+	}
 	se.core.EndBatch()
 	se.commit(&out, nil, nil)
 	out.Reset()
@@ -45,6 +49,8 @@ func (se *session) ask(e intercept.Errand) intercept.Answer {
 		err = node.Make(se.ctx, e.Stream, e.Declared, e.Held)
 	case intercept.Forget:
 		err = node.Forget(se.ctx, e.Stream)
+	case intercept.Join:
+		a.Member, err = node.Join(se.ctx, e.Stream, se.client.conn.RemoteAddr().String(), e.Tag, e.Exclusive)
 	case intercept.Pick:
 		a.Queue, err = node.Pick(se.ctx, e.Stream)
 	case intercept.Count:

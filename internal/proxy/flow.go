@@ -60,6 +60,15 @@ func (se *session) commit(out *intercept.Out, from *side, writes []*side) []*sid
 // giveBack tells the node what the session holds of shards, and what it has no use
 // for any more.
 func (se *session) giveBack(out *intercept.Out) {
+	for _, queue := range out.Seated {
+		se.server.node.Sit(se.handshake.vhost, queue)
+	}
+	for _, r := range out.Readings {
+		se.server.node.Reads(r.Member, r.Reading, r.Ended)
+	}
+	for _, number := range out.Left {
+		se.server.node.Left(number)
+	}
 	for _, queue := range out.Released {
 		se.server.node.Leave(se.handshake.vhost, queue)
 	}
@@ -105,7 +114,29 @@ func (se *session) drain(to *side) {
 		se.room.Broadcast()
 	}
 	to.out.writing, to.out.stalled = false, 0
+	if to == se.client && !to.out.dead && se.core != nil && se.core.Unwritten() {
+		o := outcomes.Get().(*outcome)
+		se.core.Written(&o.Out)
+		se.commit(&o.Out, nil, nil)
+		o.Reset()
+		outcomes.Put(o)
+	}
 	se.room.Broadcast()
+}
+
+// follow tells the core what its consumers of groups are to read.
+func (se *session) follow(parts shard.Parts) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	if se.over || se.core == nil || !se.core.Grouped() {
+		return
+	}
+	var out intercept.Out
+	se.core.Use(se.server.node.Snapshot())
+	se.core.Follow(parts, &out)
+	se.core.EndBatch()
+	se.commit(&out, nil, nil)
+	out.Reset()
 }
 
 // writeFailed: nothing more can be said to the side, but what it sent before may

@@ -193,7 +193,7 @@ func (h *handshake) open() {
 	limits := &se.server.cfg
 	cfg := intercept.Config{VHost: h.vhost, FrameMax: int(h.frameMax), ChannelMax: h.channels, HearsCancel: h.hearsEnd, Seed: seed(),
 		KnowsLogin: h.login.User != "", MaxLinks: limits.LinksEach, StallTimeout: limits.StallTimeout,
-		ConfirmTimeout: limits.ConfirmTimeout, WaitTimeout: limits.WaitTimeout}
+		ConfirmTimeout: limits.ConfirmTimeout, WaitTimeout: limits.WaitTimeout, HandoverTimeout: limits.HandoverTime}
 	se.core = intercept.New(cfg, se.server.node.Snapshot(), &se.server.totals.Messages)
 }
 

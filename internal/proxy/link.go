@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,10 +16,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// linkBeat is the heartbeat interval of publish links, in seconds.
-const linkBeat = 10
+// beat is the heartbeat interval of links, in seconds: when a proxy is frozen a broker gives
+// the shards that it reads to others after two to three of these.
+func (s *Server) beat() uint16 { return uint16(max(1, s.cfg.LinkHeartbeat.Seconds())) }
 
-// open opens a publish link and tells the core what came of it.
+// open opens a link and tells the core what came of it.
 func (se *session) open(d intercept.Dial) {
 	sd, channelMax, why, err := se.link(d)
 	se.mu.Lock()
@@ -62,7 +64,7 @@ func (se *session) link(d intercept.Dial) (sd *side, channelMax uint16, why inte
 	deadline := time.Now().Add(cfg.StallTimeout)
 	ctx, cancel := context.WithDeadline(se.ctx, deadline)
 	defer cancel()
-	conn, err := se.server.dial(ctx, "tcp", d.Address)
+	conn, err := se.server.dial(ctx, "tcp", cmp.Or(d.Address, cfg.Broker))
 	if err != nil {
 		return nil, 0, intercept.Failed, fmt.Errorf("the broker of node '%s' can't be reached: %w", d.Node, err)
 	}
@@ -108,7 +110,7 @@ func (se *session) logIn(sd *side, d intercept.Dial) (channelMax uint16, err err
 	if max > 0 && max < frameMax {
 		return 0, notLetIn(fmt.Sprintf("its frame_max of %d is less than the client's %d", max, frameMax))
 	}
-	b := frame.Build(nil, 0, frame.ConnectionTuneOk).Short(channelMax).Long(frameMax).Short(linkBeat).End()
+	b := frame.Build(nil, 0, frame.ConnectionTuneOk).Short(channelMax).Long(frameMax).Short(se.server.beat()).End()
 	sd.conn.Write(frame.Build(b, 0, frame.ConnectionOpen).ShortStr(vhost).ShortStr("").Octet(0).End())
 	sd.reader.SetMax(int(frameMax))
 	_, err = sd.expect(frame.ConnectionOpenOk)
@@ -117,7 +119,7 @@ func (se *session) logIn(sd *side, d intercept.Dial) (channelMax uint16, err err
 
 func (se *session) startOk(login shard.Login) []byte {
 	caps := frame.Table{}
-	for _, name := range []string{"publisher_confirms", "basic.nack", "connection.blocked", "authentication_failure_close"} {
+	for _, name := range []string{"publisher_confirms", "basic.nack", "connection.blocked", "consumer_cancel_notify", "authentication_failure_close"} {
 		caps = caps.AppendFlag(name, true)
 	}
 	props := frame.Table{}.AppendString("product", "amqproxy").

@@ -52,6 +52,15 @@ func (n *testNode) news() {
 		map[shard.Queue]shard.Standing{{VHost: "/", Name: testQueue}: shard.InUse}, n.brokers)
 }
 
+// The streams that it knows have no groups.
+func (n *testNode) Join(context.Context, shard.Name, string, string, bool) (uint64, error) {
+	return 0, &shard.Refused{Code: frame.NotImplemented}
+}
+func (n *testNode) Left(uint64)                           {}
+func (n *testNode) Parts() (shard.Parts, <-chan struct{}) { return nil, nil }
+func (n *testNode) Reads(uint64, shard.Reading, bool)     {}
+func (n *testNode) Sit(string, string)                    {}
+
 func (n *testNode) Snapshot() *shard.Snapshot {
 	n.mu.Lock()
 	defer n.mu.Unlock()

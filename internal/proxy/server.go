@@ -30,6 +30,8 @@ type Config struct {
 	StallTimeout   time.Duration // for a broker that confirms nothing, or that does not answer a new link
 	ConfirmTimeout time.Duration // for the confirm of a publish to a stream
 	WaitTimeout    time.Duration // for a publish that waits for its shard
+	HandoverTime   time.Duration // for a client to settle what it has of a shard that is to be another's
+	LinkHeartbeat  time.Duration // of links to brokers, in whole seconds
 	LinksEach      int           // links to other brokers that a session may have
 	MaxLinks       int           // that all may have; 0 is no limit
 }
@@ -47,6 +49,14 @@ type Node interface {
 	Forget(ctx context.Context, name shard.Name) error
 	Pick(ctx context.Context, name shard.Name) (queue string, err error)
 	Leave(vhost, queue string)
+	// Join makes a consumer one of the stream's group, until Left. What it is to read stands
+	// in Parts under its number; news is closed when these are replaced. Reads tells what it
+	// is at with a shard, and Sit that it has to do with one, until Leave.
+	Join(ctx context.Context, name shard.Name, client, tag string, exclusive bool) (number uint64, err error)
+	Left(number uint64)
+	Parts() (parts shard.Parts, news <-chan struct{})
+	Reads(number uint64, r shard.Reading, ended bool)
+	Sit(vhost, queue string)
 	// Hold says that a session has unacknowledged deliveries of a shard, Free that
 	// it has none any more.
 	Hold(vhost, queue string)
@@ -105,6 +115,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	ticking, halt := context.WithCancel(context.Background())
 	var ticker sync.WaitGroup
 	ticker.Go(func() { s.tick(ticking) })
+	ticker.Go(func() { s.follow(ticking) })
 	err := s.acceptAll(ctx, ln)
 	ln.Close()
 	s.drain()
@@ -219,6 +230,21 @@ func (s *Server) tick(ctx context.Context) {
 				se.tick(now)
 			}
 			done()
+		}
+	}
+}
+
+// follow tells sessions what their consumers of groups are to read.
+func (s *Server) follow(ctx context.Context) {
+	for {
+		parts, news := s.node.Parts()
+		for _, se := range s.all() {
+			se.follow(parts)
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -266,7 +266,11 @@ func (se *session) batch(from *side, o *outcome) (done bool, err error) {
 // tells how many octets they had.
 func (se *session) messages(from *side, out *intercept.Out) int {
 	switch {
-	case !se.handshake.homeDone || se.core == nil || from.link >= 0:
+	case !se.handshake.homeDone || se.core == nil:
+		return 0
+	case from.link >= 0 && se.links[from.link] == from && !se.parting:
+		return se.core.RunFromLink(from.link, from.reader.Pending(), out)
+	case from.link >= 0:
 		return 0
 	case from == se.client:
 		return se.core.RunFromClient(from.reader.Pending(), out)

@@ -57,7 +57,7 @@ func (se *session) tick(now time.Time) {
 // beatOf is the heartbeat interval that was agreed on with a side, in seconds.
 func (se *session) beatOf(sd *side) uint16 {
 	if sd.link >= 0 {
-		return linkBeat
+		return se.server.beat()
 	}
 	return se.handshake.heartbeat
 }

@@ -1,0 +1,383 @@
+package intercept
+
+import (
+	"fmt"
+	"slices"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// member is a consumer of the client's that belongs to the group of a stream. The node says
+// which shards it is to read, and for each it has a reader.
+type member struct {
+	number   uint64 // the node's
+	ch       *channel
+	stream   string
+	tag      string
+	flags    byte
+	args     frame.Table
+	counters *shard.Counters
+	ordered  bool
+	limit    int  // of messages that the client has and has not settled; 0 is none
+	left     bool // it is no consumer any more, and ends with its last reader
+
+	part    []shard.Shard // what it is to read
+	readers []*reader
+	ready   []*reader // those that have messages for the client, in turn
+	unacked int       // messages that the client has, and has not settled
+}
+
+// noAckPrefetch is how many messages of a shard for a no-ack consumer may be on their way.
+const noAckPrefetch = 200
+
+// Reading is what a consumer of a group has to do with a shard.
+type Reading struct {
+	Member uint64
+	shard.Reading
+	Ended bool // nothing any more
+}
+
+// joinGroup takes a consume on the virtual queue of a stream whose consumers are a group.
+func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
+	a := f.Args()
+	a.Short()
+	a.ShortStr()
+	tag, flags, args := string(a.ShortStr()), a.Octet(), a.Table()
+	refuse := func(code uint16, text string) {
+		c.fail(ch, &frame.ChannelError{Code: code, Method: f.Method(), Text: text}, out)
+	}
+	mode := t.Settings.Consumers.String()
+	switch asked, found, valid := args.Find("x-group-mode"); {
+	case !valid:
+		refuse(frame.PreconditionFailed, "malformed arguments")
+		return
+	case found && (asked.Type != 'S' || string(asked.Value) != mode):
+		refuse(frame.PreconditionFailed, fmt.Sprintf("inequivalent arg 'x-group-mode' for stream '%s' in vhost '%s': received '%s' but current is '%s'",
+			t.Stream, c.cfg.VHost, plainText(asked), mode))
+		return
+	case ch.tx:
+		refuse(frame.PreconditionFailed, fmt.Sprintf("a transaction can't reach the shards of stream '%s' in vhost '%s'", t.Stream, c.cfg.VHost))
+		return
+	case !c.cfg.KnowsLogin:
+		refuse(frame.AccessRefused, fmt.Sprintf("the group of stream '%s' in vhost '%s' needs a login with PLAIN or AMQPLAIN, which the proxy can use for the shards", t.Stream, c.cfg.VHost))
+		return
+	case tag != "" && ch.member(tag) != nil:
+		c.Fault(&frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("attempt to reuse consumer tag '%s'", tag), Method: f.Method()}, out)
+		return
+	case c.awaitReplies(ch, f):
+		return
+	}
+	if tag == "" {
+		tag = c.newTag()
+		f = frame.Build(nil, ch.number, frame.BasicConsume).Short(0).ShortStr(t.Stream).ShortStr(tag).Octet(flags).Table(args).End()
+	}
+	c.errand(ch, f, Errand{Kind: Join, Stream: shard.Name{VHost: c.cfg.VHost, Stream: t.Stream}, Tag: tag, Exclusive: flags&consumeExclusive != 0}, out)
+}
+
+// hasJoined begins a consumer of a group.
+func (c *Conn) hasJoined(ch *channel, f frame.Frame, number uint64, stream string, out *Out) {
+	a := f.Args()
+	a.Short()
+	a.ShortStr()
+	m := &member{number: number, ch: ch, stream: stream, tag: string(a.ShortStr()), flags: a.Octet(), limit: ch.qos}
+	m.args = append(m.args, a.Table()...)
+	if t, _ := c.find([]byte(stream)); t != nil {
+		m.counters, m.ordered = t.Counters, t.Settings.Consumers == shard.ConsumeOrdered
+	}
+	ch.feeds().members = append(ch.feed.members, m)
+	if c.members == nil {
+		c.members = map[uint64]*member{}
+	}
+	c.members[number] = m
+	if m.flags&consumeNoWait == 0 {
+		c.toClient(ch, frame.Build(nil, ch.number, frame.BasicConsumeOk).ShortStr(m.tag).End(), out)
+	}
+	c.takePart(m, out)
+}
+
+// member finds a consumer of a group by its tag; nil if there is none.
+func (ch *channel) member(tag string) *member {
+	if ch.feed == nil {
+		return nil
+	}
+	at := slices.IndexFunc(ch.feed.members, func(m *member) bool { return m.tag == tag })
+	if at < 0 {
+		return nil
+	}
+	return ch.feed.members[at]
+}
+
+// Grouped tells whether the client has consumers that belong to groups.
+func (c *Conn) Grouped() bool { return len(c.members) > 0 }
+
+// Follow takes what the consumers of groups are to read.
+func (c *Conn) Follow(parts shard.Parts, out *Out) {
+	c.parts = parts
+	for _, m := range c.groupMembers() {
+		c.takePart(m, out)
+	}
+}
+
+// groupMembers are all of them, in the order in which they came.
+func (c *Conn) groupMembers() []*member {
+	all := make([]*member, 0, len(c.members))
+	for _, m := range c.members {
+		all = append(all, m)
+	}
+	slices.SortFunc(all, func(a, b *member) int {
+		if a.number < b.number {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+func (c *Conn) takePart(m *member, out *Out) {
+	part, told := c.parts[m.number]
+	switch {
+	case !told || m.left:
+	case part.Gone:
+		if c.cfg.HearsCancel && m.ch.state == chOpen {
+			c.toClient(m.ch, frame.Build(nil, m.ch.number, frame.BasicCancel).ShortStr(m.tag).Bit(true).End(), out)
+		}
+		c.leaveGroup(m, out)
+	default:
+		m.part = part.Shards
+		c.follow(m, out)
+	}
+}
+
+// follow has a consumer read what it is to, and nothing else.
+func (c *Conn) follow(m *member, out *Out) {
+	for _, r := range slices.Clone(m.readers) {
+		if m.left || !slices.ContainsFunc(m.part, func(s shard.Shard) bool { return s.Queue == r.shard.Queue }) {
+			c.leaveShard(r, out)
+		}
+	}
+	if m.left {
+		return
+	}
+	for _, s := range m.part {
+		if at := slices.IndexFunc(m.readers, func(r *reader) bool { return r.shard.Queue == s.Queue }); at < 0 {
+			m.readers = append(m.readers, &reader{ch: m.ch, m: m, shard: s})
+			out.Seated = append(out.Seated, s.Queue)
+		} else {
+			m.readers[at].shard = s
+		}
+	}
+	c.prefetch(m, out)
+	for _, r := range m.readers {
+		c.begin(r, out)
+	}
+}
+
+// begin has a reader begin, if its broker can be had.
+func (c *Conn) begin(r *reader, out *Out) {
+	if r.stage != readerWaiting || r.leaving {
+		return
+	}
+	c.tellReading(r, out)
+	l := c.readLink(r.shard, out)
+	switch {
+	case l == nil || c.now.Before(r.notBefore) || !c.openReader(r, l, out):
+	case r.m.ordered:
+		c.askFor(r, out)
+	default:
+		c.subscribe(r, out)
+	}
+}
+
+// prefetch shares what the client may have unsettled out among the readers: each has at least
+// one, so that none starves, and all of them no more than the client may have, or than there
+// are shards.
+func (c *Conn) prefetch(m *member, out *Out) {
+	limit := m.limit
+	if all := m.ch.qosAll; all > 0 && (limit == 0 || all < limit) {
+		limit = all
+	}
+	var readers []*reader
+	for _, r := range m.readers {
+		if !r.leaving {
+			readers = append(readers, r)
+		}
+	}
+	slices.SortFunc(readers, func(a, b *reader) int {
+		if a.shard.Queue < b.shard.Queue {
+			return -1
+		}
+		return 1
+	})
+	for i, r := range readers {
+		n := 0
+		switch {
+		case m.flags&consumeNoAck != 0:
+			n = noAckPrefetch
+		case limit > 0:
+			n = limit / len(readers)
+			if i < limit%len(readers) {
+				n++
+			}
+			n = max(n, 1)
+		}
+		c.want(r, n, out)
+	}
+}
+
+func (c *Conn) prefetchAll(ch *channel, out *Out) {
+	if ch.feed == nil {
+		return
+	}
+	for _, m := range ch.feed.members {
+		c.prefetch(m, out)
+	}
+}
+
+// tellReading tells the node what a reader is at.
+func (c *Conn) tellReading(r *reader, out *Out) {
+	now := shard.Reading{Queue: r.shard.Queue, State: shard.Waiting, Unacked: r.unacked + len(r.waiting)}
+	switch {
+	case r.leaving || r.stage == readerClosing:
+		now.State = shard.Handing
+	case r.stage == readerReading || r.stage == readerPausing:
+		now.State = shard.Active
+	}
+	if now != r.told {
+		r.told = now
+		out.Readings = append(out.Readings, Reading{Member: r.m.number, Reading: now})
+	}
+}
+
+// notReading tells the node that a reader has given its shard back.
+func (c *Conn) notReading(r *reader, out *Out) {
+	out.Readings = append(out.Readings, Reading{Member: r.m.number, Reading: shard.Reading{Queue: r.shard.Queue}, Ended: true})
+	out.Released = append(out.Released, r.shard.Queue)
+}
+
+// leaveGroup ends a consumer; its shards go to others when they are given back.
+func (c *Conn) leaveGroup(m *member, out *Out) {
+	if m.left {
+		return
+	}
+	m.left = true
+	out.Left = append(out.Left, m.number)
+	m.ready = nil
+	if f := m.ch.feed; f != nil {
+		f.members = slices.DeleteFunc(f.members, func(k *member) bool { return k == m })
+	}
+	c.follow(m, out)
+	c.memberEnded(m, out)
+}
+
+// memberEnded forgets a consumer that is none any more and has given everything back.
+func (c *Conn) memberEnded(m *member, out *Out) {
+	if m.left && len(m.readers) == 0 {
+		delete(c.members, m.number)
+	}
+}
+
+// dropFeed ends the consumers of groups with their channel: the brokers have at once what
+// the client has not settled.
+func (c *Conn) dropFeed(ch *channel, out *Out) {
+	if ch.feed == nil {
+		return
+	}
+	for _, m := range slices.Clone(ch.feed.members) {
+		c.leaveGroup(m, out)
+	}
+	for _, m := range c.groupMembers() { // also those that were cancelled before
+		if m.ch == ch {
+			c.closeReaders(m.readers, out)
+		}
+	}
+	c.closeReaders(ch.feed.getters, out)
+	ch.feed = nil
+}
+
+func (c *Conn) closeReaders(readers []*reader, out *Out) {
+	for _, r := range slices.Clone(readers) {
+		if r.stage < readerClosing {
+			c.closeReader(r, out)
+		}
+	}
+}
+
+// endGroups gives back what is left when the session is over and its links are closed.
+func (c *Conn) endGroups(out *Out) {
+	for _, m := range c.groupMembers() {
+		for _, r := range m.readers {
+			c.notReading(r, out)
+		}
+		m.readers = nil
+		if !m.left {
+			out.Left = append(out.Left, m.number)
+		}
+	}
+	c.members = nil
+}
+
+// tickGroups has readers tried again that can't read yet, closes those whose time to hand
+// over is up, and tells how many messages they have.
+func (c *Conn) tickGroups(out *Out) {
+	if len(c.members) == 0 {
+		return
+	}
+	c.ticks++
+	for _, m := range c.groupMembers() {
+		for _, r := range slices.Clone(m.readers) {
+			c.tickReader(r, out)
+		}
+	}
+}
+
+func (c *Conn) tickReader(r *reader, out *Out) {
+	switch {
+	case r.stage >= readerClosing:
+	case r.leaving && r.deadline.IsZero():
+		r.deadline = c.now.Add(c.cfg.HandoverTimeout)
+	case r.leaving && c.now.After(r.deadline):
+		c.closeReader(r, out)
+	case r.leaving:
+	case r.stage == readerWaiting:
+		c.begin(r, out)
+	case r.stage == readerAsking:
+		c.askFor(r, out)
+	}
+	if c.ticks%tellEvery == 0 && r.stage < readerGone {
+		c.tellReading(r, out)
+	}
+}
+
+// tellEvery is after how many ticks the node is told how many messages readers have.
+const tellEvery = 4
+
+// drop forgets a reader; false if the consumer has none such.
+func (m *member) drop(r *reader) bool {
+	m.unready(r)
+	at := slices.Index(m.readers, r)
+	if at < 0 {
+		return false
+	}
+	m.readers = slices.Delete(m.readers, at, at+1)
+	return true
+}
+
+func (m *member) unready(r *reader) {
+	m.ready = slices.DeleteFunc(m.ready, func(k *reader) bool { return k == r })
+}
+
+// cancelMember takes a client's basic.cancel of a consumer of a group.
+func (c *Conn) cancelMember(ch *channel, f frame.Frame, m *member, out *Out) {
+	if c.awaitReplies(ch, f) {
+		return
+	}
+	c.leaveGroup(m, out)
+	c.replyTag(ch, nowait(f), m.tag, out)
+}
+
+func (c *Conn) replyTag(ch *channel, nowait bool, tag string, out *Out) {
+	if !nowait {
+		c.toClient(ch, frame.Build(nil, ch.number, frame.BasicCancelOk).ShortStr(tag).End(), out)
+	}
+}

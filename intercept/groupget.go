@@ -1,0 +1,153 @@
+package intercept
+
+import (
+	"encoding/binary"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// farGet is a basic.get on a virtual queue whose consumers are a group: it tries the shards
+// of all nodes, each at its own broker, by a reader that the channel keeps for the next one.
+type farGet struct {
+	shards []shard.Shard
+	left   int // how many are still to be asked
+	noAck  bool
+	asked  *reader // who asks now
+	dials  bool    // its link is being opened
+	next   int     // rotation
+}
+
+// getAnywhere begins a get.
+func (c *Conn) getAnywhere(ch *channel, f frame.Frame, t *shard.Table, noAck bool, out *Out) {
+	switch {
+	case ch.tx || !c.cfg.KnowsLogin:
+		c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: f.Method(),
+			Text: "a get from stream '" + t.Stream + "' needs a channel without transactions, and a login with PLAIN or AMQPLAIN, which the proxy can use for the shards"}, out)
+		return
+	case c.awaitReplies(ch, f):
+		return
+	}
+	begun := ch.feed != nil
+	g := &ch.feeds().get
+	if !begun { // many channels that get once must not all ask the same shard
+		g.next = int(c.random() % uint64(max(len(t.All()), 1)))
+	}
+	g.shards, g.left, g.noAck = t.All(), len(t.All()), noAck
+	ch.wait = wait{what: waitFarGet}
+	c.farGetNext(ch, out)
+}
+
+// farGetNext asks the next shard, or tells the client that all are empty.
+func (c *Conn) farGetNext(ch *channel, out *Out) {
+	g := &ch.feed.get
+	g.asked, g.dials = nil, false
+	for g.left > 0 {
+		s := g.shards[g.next%len(g.shards)]
+		l := c.readLink(s, out)
+		if l == nil && c.comes(s) {
+			g.dials = true
+			return
+		}
+		g.left--
+		g.next = (g.next + 1) % len(g.shards)
+		r := c.getter(ch, l, out)
+		if r == nil || c.snap.Standing(c.cfg.VHost, s.Queue) == shard.Closing {
+			continue
+		}
+		g.asked = r
+		to := out.to(l)
+		flags := byte(0)
+		if g.noAck {
+			flags = getNoAck
+		}
+		to.built(to.build(r.number, frame.BasicGet).Short(0).ShortStr(s.Queue).Octet(flags))
+		return
+	}
+	ch.wait = wait{}
+	c.toClient(ch, frame.Build(nil, ch.number, frame.BasicGetEmpty).ShortStr("").End(), out)
+	c.resume(ch, out)
+}
+
+// comes tells whether the link that a shard is read by is being opened.
+func (c *Conn) comes(s shard.Shard) bool {
+	return c.dialling(s.Node) || c.snap.Broker(s.Node).Beside && c.dialling(c.snap.Node())
+}
+
+// getter is the channel's reader on a link that is up; nil if there is none to be had.
+func (c *Conn) getter(ch *channel, l *link, out *Out) *reader {
+	if l == nil {
+		return nil
+	}
+	for _, r := range ch.feed.getters {
+		if r.link == l {
+			return r
+		}
+	}
+	r := &reader{ch: ch, stage: readerReading}
+	if !c.openReader(r, l, out) {
+		return nil
+	}
+	ch.feed.getters = append(ch.feed.getters, r)
+	return r
+}
+
+// awaits tells whether the channel waits for this reader's answer.
+func (ch *channel) awaits(r *reader) bool {
+	return ch.wait.what == waitFarGet && ch.feed != nil && ch.feed.get.asked == r
+}
+
+func (c *Conn) farGetEmpty(r *reader, out *Out) {
+	if r.ch.awaits(r) {
+		c.farGetNext(r.ch, out)
+	}
+}
+
+// farGetOk takes a message that was got.
+func (c *Conn) farGetOk(r *reader, b []byte, tagAt int, out *Out) {
+	ch := r.ch
+	if !ch.awaits(r) {
+		return
+	}
+	d := &ch.feed.deliveries
+	var tag uint64
+	if ch.feed.get.noAck {
+		tag = d.next()
+	} else {
+		tag = d.add(binary.BigEndian.Uint64(b[tagAt:]), r)
+		r.unacked++
+	}
+	binary.BigEndian.PutUint64(b[tagAt:], tag)
+	frame.Readdress(b, ch.number)
+	c.delivered(ch, frame.First(b))
+	c.toClient(ch, b, out)
+	ch.wait, ch.feed.get.asked = wait{}, nil
+	c.resume(ch, out)
+}
+
+// farGetLost goes on with the next shard when a reader is lost, the queue or its node for
+// example.
+func (c *Conn) farGetLost(r *reader, out *Out) {
+	if r.ch.awaits(r) {
+		c.farGetNext(r.ch, out)
+	}
+}
+
+// farGetGoesOn goes on with a get that waits for a link.
+func (c *Conn) farGetGoesOn(ch *channel, out *Out) {
+	if ch.wait.what == waitFarGet && ch.feed.get.dials {
+		c.farGetNext(ch, out)
+	}
+}
+
+func (ch *channel) dropGetter(r *reader) {
+	if ch.feed == nil {
+		return
+	}
+	for i, k := range ch.feed.getters {
+		if k == r {
+			ch.feed.getters = append(ch.feed.getters[:i], ch.feed.getters[i+1:]...)
+			return
+		}
+	}
+}

@@ -1,0 +1,367 @@
+package intercept
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"amqproxy/frame"
+	"amqproxy/shard"
+)
+
+// reader is an upstream channel that reads for a client channel, on a consume link: it
+// consumes one shard for a consumer of a group, or gets messages from any. Its number there
+// has nothing to do with the client channel's.
+//
+//	waiting      it has no channel: its link is being opened, or can't be had
+//	asking       the broker is asked whether somebody else consumes the shard
+//	subscribing  basic.consume went up
+//	reading      the broker delivers
+//	pausing      our basic.cancel went up, to consume with another prefetch
+//	closing      our channel.close went up; what comes is dropped
+//	gone         it is no more: acks for what it has brought go nowhere
+//
+// One that leaves is not closed before what the client has of it is settled, or until its
+// time is over.
+type reader struct {
+	ch     *channel
+	m      *member // nil: it gets
+	shard  shard.Shard
+	link   *link
+	number uint16 // its channel there
+	stage  readerStage
+
+	prefetch  int       // that it consumes with, or is to; 0 is no limit
+	leaving   bool      // it is to give the shard back
+	deadline  time.Time // when it is closed whatever the client has, if it leaves
+	notBefore time.Time // when it may begin: at a tick, if one like it was lost
+	paused    bool      // basic.cancel is answered
+	recovers  int       // recover-oks that are due: what comes before them is void
+
+	content content  // of the message that is coming
+	partial []byte   // its frames
+	waiting [][]byte // messages that the client may not have yet, in order
+	unacked int      // messages that the client has, and has not settled
+	mark    uint64   // see settleTo
+	marked  int
+	told    shard.Reading
+}
+
+type readerStage uint8
+
+const (
+	readerWaiting readerStage = iota
+	readerAsking
+	readerSubscribing
+	readerReading
+	readerPausing
+	readerClosing
+	readerGone
+)
+
+// maxPartial is the most memory that a reader keeps for the next message that comes in parts.
+const maxPartial = 64 << 10
+
+// readLink is the consume link to a shard's broker; nil if it can't be had now.
+func (c *Conn) readLink(s shard.Shard, out *Out) *link {
+	if s.Local {
+		return c.upLink(c.snap.Node(), "", out)
+	}
+	b := c.snap.Broker(s.Node)
+	if b.Apart == "" && b.Address != "" {
+		if l := c.upLink(s.Node, b.Address, out); l != nil || c.dialling(s.Node) {
+			return l
+		}
+	}
+	if b.Beside { // every broker of a cluster leads to every queue
+		return c.upLink(c.snap.Node(), "", out)
+	}
+	return nil
+}
+
+// upLink is the consume link to a node's broker, which is dialled if need be; nil while it
+// is not up.
+func (c *Conn) upLink(node, address string, out *Out) *link {
+	l := c.linkTo(Dial{Node: node, Address: address, Reads: true}, out)
+	if l == nil || l.state != linkUp {
+		return nil
+	}
+	return l
+}
+
+// dialling tells whether a consume link is being opened for the first time.
+func (c *Conn) dialling(node string) bool {
+	for _, l := range c.links {
+		if l.to.Reads && l.to.Node == node {
+			return l.state == linkDialling
+		}
+	}
+	return false
+}
+
+// openReader gives a reader a channel on a link; false if there is none left.
+func (c *Conn) openReader(r *reader, l *link, out *Out) bool {
+	n := 1
+	for n < len(l.readers) && l.readers[n] != nil {
+		n++
+	}
+	if l.channelMax > 0 && n > int(l.channelMax) {
+		return false
+	}
+	for len(l.readers) <= n {
+		l.readers = append(l.readers, nil)
+	}
+	l.readers[n] = r
+	r.link, r.number = l, uint16(n)
+	to := out.to(l)
+	to.built(to.build(r.number, frame.ChannelOpen).ShortStr(""))
+	return true
+}
+
+// RunFromLink takes deliveries from the beginning of b, which came on a consume link, and
+// tells how many octets it took. See RunFromHome.
+func (c *Conn) RunFromLink(i int, b []byte, out *Out) (taken int) {
+	l := c.links[i]
+	for l.to.Reads && l.state == linkUp && c.phase != parted {
+		method, head, body := frame.Whole(b[taken:])
+		if method == 0 || max(method, head, body) > c.cfg.FrameMax+frame.Overhead {
+			break
+		}
+		r := l.reader(frame.Frame(b[taken:]).Channel())
+		at := frame.TagAt(frame.Frame(b[taken : taken+method]))
+		if r == nil || r.m == nil || at == 0 || r.stage < readerSubscribing || r.content.busy() {
+			break
+		}
+		n := method + head + body
+		c.arrived(r, b[taken:taken+n:taken+n], at, false, out)
+		taken += n
+	}
+	return taken
+}
+
+func (l *link) reader(n uint16) *reader {
+	if int(n) < len(l.readers) {
+		return l.readers[n]
+	}
+	return nil
+}
+
+// readerFrame takes a frame on a channel of a consume link.
+func (c *Conn) readerFrame(l *link, n uint16, f frame.Frame, out *Out) error {
+	r := l.reader(n)
+	if r == nil {
+		return &frame.ConnError{Code: frame.ChannelErrorCode, Text: fmt.Sprintf("a frame on channel %d, which is not open", n)}
+	}
+	if f.Type() == frame.TypeMethod && !f.Method().HasContent() {
+		c.readerMethod(r, f, out)
+		return nil
+	}
+	if f.Type() == frame.TypeMethod {
+		r.content.begin()
+		r.partial = append(r.partial[:0], f...)
+		return nil
+	}
+	if !r.content.busy() {
+		return nil // nobody has asked for it
+	}
+	r.content.next(f)
+	if r.stage != readerClosing {
+		r.partial = append(r.partial, f...)
+	}
+	if r.content.busy() || r.stage == readerClosing {
+		return nil
+	}
+	if at := frame.TagAt(frame.First(r.partial)); at > 0 {
+		c.arrived(r, r.partial, at, true, out)
+	}
+	if cap(r.partial) > maxPartial {
+		r.partial = nil
+	}
+	return nil
+}
+
+func (c *Conn) readerMethod(r *reader, f frame.Frame, out *Out) {
+	switch m := f.Method(); {
+	case m == frame.ChannelClose:
+		to := out.to(r.link)
+		to.built(to.build(r.number, frame.ChannelCloseOk))
+		if r.stage != readerClosing {
+			c.readerRefused(r, f, out)
+		}
+	case m == frame.ChannelCloseOk:
+		c.readerEnded(r, out)
+	case r.stage == readerClosing:
+	case m == frame.QueueDeclareOk && r.stage == readerAsking:
+		c.counted(r, f, out)
+	case m == frame.BasicConsumeOk && r.stage == readerSubscribing:
+		r.stage = readerReading
+		c.tellReading(r, out)
+	case m == frame.BasicCancelOk:
+		r.paused = r.stage == readerPausing
+		c.goOnReading(r, out)
+	case m == frame.BasicCancel: // its queue was deleted, or its node is down
+		c.readerLost(r, out)
+	case m == frame.BasicRecoverOk:
+		r.recovers = max(r.recovers-1, 0)
+	case m == frame.BasicGetEmpty && r.m == nil:
+		c.farGetEmpty(r, out)
+	}
+}
+
+// counted takes what the broker says of a shard before it is consumed: whoever else consumes
+// it has it still, whatever was told.
+func (c *Conn) counted(r *reader, f frame.Frame, out *Out) {
+	a := f.Args()
+	a.ShortStr()
+	a.Long()
+	if consumers := a.Long(); consumers == 0 && a.OK() && !r.leaving {
+		c.subscribe(r, out)
+	}
+}
+
+// askFor asks whether anybody consumes the shard of a reader.
+func (c *Conn) askFor(r *reader, out *Out) {
+	r.stage = readerAsking
+	to := out.to(r.link)
+	to.built(to.build(r.number, frame.QueueDeclare).Short(0).ShortStr(r.shard.Queue).Octet(1).Table(nil))
+}
+
+// subscribe consumes. What the client said with its consume goes along, but for no-ack: what
+// it has not been sent must not be lost.
+func (c *Conn) subscribe(r *reader, out *Out) {
+	r.stage, r.paused = readerSubscribing, false
+	to := out.to(r.link)
+	if r.prefetch > 0 {
+		to.built(to.build(r.number, frame.BasicQos).Long(0).Short(uint16(r.prefetch)).Octet(0))
+	}
+	flags := r.m.flags &^ (consumeNoAck | consumeExclusive | consumeNoWait)
+	if r.m.ordered && !r.shard.Single && !r.shard.Quorum {
+		flags |= consumeExclusive
+	}
+	to.own(frame.Build(nil, r.number, frame.BasicConsume).Short(0).ShortStr(r.shard.Queue).ShortStr(r.m.tag).Octet(flags).Table(r.m.args).End())
+}
+
+// want has a reader consume with another prefetch: it can't be changed under a consumer.
+func (c *Conn) want(r *reader, prefetch int, out *Out) {
+	if r.prefetch == prefetch {
+		return
+	}
+	r.prefetch = prefetch
+	if r.stage != readerSubscribing && r.stage != readerReading || r.leaving {
+		return
+	}
+	r.stage = readerPausing
+	to := out.to(r.link)
+	to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.m.tag).Bit(false))
+}
+
+// goOnReading consumes again when there is room, and closes a reader that leaves when all is
+// settled.
+func (c *Conn) goOnReading(r *reader, out *Out) {
+	switch {
+	case r.stage >= readerClosing:
+	case r.leaving && r.unacked == 0: // for a no-ack consumer: all is written
+		c.closeReader(r, out)
+	case r.leaving || !r.paused || r.stage != readerPausing:
+	case r.prefetch == 0 || r.unacked+len(r.waiting) < r.prefetch:
+		c.subscribe(r, out)
+	}
+}
+
+// leaveShard has a reader give its shard back: the client gets nothing more of it, and has
+// some time to settle what it has.
+func (c *Conn) leaveShard(r *reader, out *Out) {
+	if r.leaving || r.stage >= readerClosing {
+		return
+	}
+	r.leaving = true
+	r.waiting = nil
+	if r.stage == readerWaiting {
+		c.readerEnded(r, out)
+		return
+	}
+	if r.unacked > 0 && (r.stage == readerSubscribing || r.stage == readerReading) {
+		to := out.to(r.link)
+		to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.m.tag).Bit(false))
+	}
+	c.tellReading(r, out)
+	c.goOnReading(r, out)
+}
+
+// closeReader gives back to the broker what the client has not settled.
+func (c *Conn) closeReader(r *reader, out *Out) {
+	if r.stage == readerWaiting {
+		c.readerEnded(r, out)
+		return
+	}
+	r.stage = readerClosing
+	r.waiting = nil
+	to := out.to(r.link)
+	to.ownedOr(frame.AppendChannelClose(to.room(512)[:0], r.number, &frame.ChannelError{Code: frame.ReplySuccess, Text: "Goodbye"}))
+}
+
+// readerEnded says that a reader is no more, and has given back what it had.
+func (c *Conn) readerEnded(r *reader, out *Out) {
+	c.forgetReader(r)
+	if r.m == nil {
+		r.ch.dropGetter(r)
+		return
+	}
+	if !r.m.drop(r) {
+		return // another has its place already
+	}
+	c.notReading(r, out)
+	c.memberEnded(r.m, out)
+	c.follow(r.m, out)
+}
+
+// forgetReader frees the number of a reader that is closed.
+func (c *Conn) forgetReader(r *reader) {
+	if r.link != nil && r.link.reader(r.number) == r {
+		r.link.readers[r.number] = nil
+	}
+	r.stage, r.waiting, r.partial = readerGone, nil, nil
+}
+
+// readerLost says that a reader has been ended by its broker, or with its link. If its shard
+// is still to be read there is a new one, at the next tick.
+func (c *Conn) readerLost(r *reader, out *Out) {
+	if r.stage >= readerReading && r.stage < readerClosing && r.link.state == linkUp && r.link.reader(r.number) == r {
+		c.closeReader(r, out)
+	} else {
+		c.forgetReader(r)
+	}
+	switch m := r.m; {
+	case m == nil:
+		r.ch.dropGetter(r)
+		c.farGetLost(r, out)
+	case r.leaving || m.left:
+		if r.stage == readerGone {
+			c.readerEnded(r, out)
+		}
+	default:
+		next := &reader{ch: r.ch, m: m, shard: r.shard, prefetch: r.prefetch, told: r.told, notBefore: c.now.Add(1)}
+		for i := range m.readers {
+			if m.readers[i] == r {
+				m.readers[i] = next
+			}
+		}
+		m.unready(r)
+		c.tellReading(next, out)
+	}
+}
+
+// readerRefused takes a broker's channel.close on a reader's channel.
+func (c *Conn) readerRefused(r *reader, f frame.Frame, out *Out) {
+	a := f.Args()
+	e := &frame.ChannelError{Code: a.Short(), Method: frame.BasicConsume}
+	text := string(a.ShortStr())
+	_, e.Text, _ = strings.Cut(text, " - ")
+	late := r.unacked > 0 && strings.Contains(text, "timed out")
+	denied := e.Code == frame.AccessRefused && !strings.Contains(text, "exclusive")
+	c.forgetReader(r)
+	if ch := r.ch; (late || denied) && c.channels[ch.number] == ch && ch.state == chOpen {
+		c.fail(ch, e, out)
+	}
+	c.readerLost(r, out)
+}

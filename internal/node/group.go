@@ -1,0 +1,284 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"amqproxy/membership"
+	"amqproxy/shard"
+)
+
+// group is what this node has of the group of a stream: the consumers that are connected
+// here. Guarded by Node.mu.
+type group struct {
+	rule      shard.Group
+	consumers map[uint64]*consumer // by this node's numbers
+}
+
+type consumer struct {
+	shard.Consumer
+	reads   map[string]shard.Reading
+	handing map[string]time.Time // since when it gives a shard back
+}
+
+// consumersFact is what a node tells of its consumers of one stream.
+type consumersFact struct {
+	Consumers []shard.Consumer `json:"consumers"`
+}
+
+func consumersKey(n shard.Name, node string) string { return nodesKey("consumers", n, node) }
+
+// Passes tells which facts hold for running proxies only, and are not to be remembered.
+func Passes(key string) bool {
+	kind, _, _, ok := parseKey(key)
+	return ok && kind == "consumers"
+}
+
+// Join makes a client's consumer one of the group of a stream. It is told what to read by
+// Parts, under the number that Join gives it, until Left.
+func (n *Node) Join(_ context.Context, name shard.Name, client, tag string, exclusive bool) (number uint64, err error) {
+	if _, err := n.find(name); err != nil {
+		return 0, err
+	}
+	k := &consumer{reads: map[string]shard.Reading{}, handing: map[string]time.Time{},
+		Consumer: shard.Consumer{ID: rand.Text(), Tag: tag, Client: client, Exclusive: exclusive, Joined: time.Now().UnixMilli()}}
+	n.mu.Lock()
+	if n.taken(name, k, false) {
+		n.mu.Unlock()
+		return 0, inUse(name)
+	}
+	g := n.groups[name]
+	if g == nil {
+		g = &group{consumers: map[uint64]*consumer{}}
+		n.groups[name] = g
+	}
+	n.lastConsumer++
+	number = n.lastConsumer
+	g.consumers[number], n.groupOf[number] = k, name
+	n.mu.Unlock()
+	n.regroupSoon()
+	if !exclusive {
+		return number, nil
+	}
+	// Two may come at the same moment at two nodes: of these the first by its ID stays.
+	n.regroup(time.Now())
+	n.cluster.Flush()
+	n.mu.Lock()
+	taken := n.taken(name, k, true)
+	n.mu.Unlock()
+	if taken {
+		n.Left(number)
+		return 0, inUse(name)
+	}
+	return number, nil
+}
+
+func inUse(name shard.Name) error {
+	return &shard.Refused{Code: accessRefused, Text: fmt.Sprintf("queue '%s' in vhost '%s' in exclusive use", name.Stream, name.VHost)}
+}
+
+// taken tells whether a consumer can't join because it or another wants to be alone. With
+// joined it has told of itself, and only those count that stay if both did. n.mu is held.
+func (n *Node) taken(name shard.Name, k *consumer, joined bool) bool {
+	for _, all := range n.consumersOf(n.cluster.State(), name) {
+		for _, other := range all {
+			if other.ID != k.ID && !other.Leaving && (k.Exclusive || other.Exclusive) && (!joined || other.ID < k.ID) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Left says that a consumer is none any more. What it has of shards it gives back one by one.
+func (n *Node) Left(number uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if g := n.groups[n.groupOf[number]]; g != nil && g.consumers[number] != nil {
+		g.consumers[number].Leaving = true
+		n.forgetConsumer(number)
+	}
+	n.regroupSoon()
+}
+
+// Reads says what a consumer is at with a shard; ended: it has given it back.
+func (n *Node) Reads(number uint64, r shard.Reading, ended bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	g := n.groups[n.groupOf[number]]
+	if g == nil || g.consumers[number] == nil {
+		return
+	}
+	k := g.consumers[number]
+	if since, handing := k.handing[r.Queue]; ended && handing {
+		n.handed.note(time.Since(since))
+		delete(k.handing, r.Queue)
+	} else if !handing && r.State == shard.Handing {
+		k.handing[r.Queue] = time.Now()
+	}
+	if k.reads[r.Queue] = r; ended {
+		delete(k.reads, r.Queue)
+	}
+	n.forgetConsumer(number)
+	n.regroupSoon()
+}
+
+// Sit says that a consumer of a group has to do with a shard, until Leave.
+func (n *Node) Sit(vhost, queue string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.seats[shard.Queue{VHost: vhost, Name: queue}]++
+}
+
+// forgetConsumer forgets one that is none any more and has nothing. n.mu is held.
+func (n *Node) forgetConsumer(number uint64) {
+	g := n.groups[n.groupOf[number]]
+	if k := g.consumers[number]; k.Leaving && len(k.reads) == 0 {
+		delete(g.consumers, number)
+		delete(n.groupOf, number)
+	}
+}
+
+// Parts are what this node's consumers are to read; news is closed when there are new ones.
+func (n *Node) Parts() (parts shard.Parts, news <-chan struct{}) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.shares, n.partsNews
+}
+
+func (n *Node) regroupSoon() {
+	select {
+	case n.regroups <- struct{}{}:
+	default:
+	}
+}
+
+// regroup tells all of this node's consumers, and finds what they are to read.
+func (n *Node) regroup(now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.tellConsumers()
+	st := n.cluster.State()
+	parts := shard.Parts{}
+	for name, g := range n.groups {
+		s := n.streams[name]
+		if s == nil || s.state == Destroyed || s.settings.Consumers == shard.ConsumeLocal {
+			for number := range g.consumers {
+				parts[number] = shard.Part{Gone: true}
+			}
+			continue
+		}
+		byID := g.rule.Divide(now, n.cfg.Name, n.condition == Stopping, s.everywhere(), n.consumersOf(st, name), s.settings.Consumers == shard.ConsumeOrdered)
+		for number, k := range g.consumers {
+			parts[number] = shard.Part{Shards: byID[k.ID]}
+		}
+	}
+	if !reflect.DeepEqual(parts, n.shares) {
+		n.shares = parts
+		close(n.partsNews)
+		n.partsNews = make(chan struct{})
+	}
+}
+
+// everywhere are the shards of all nodes that are to be read. Node.mu is held.
+func (s *stream) everywhere() (all []shard.Shard) {
+	for _, shards := range s.place.shards {
+		all = append(all, shards...)
+	}
+	for node, retired := range s.place.retired {
+		for _, r := range retired {
+			if r.Closing == "" {
+				all = append(all, shard.Shard{Queue: r.Queue, Node: node, Local: node == s.node, Retired: true, Single: true})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b shard.Shard) int { return cmp.Compare(a.Queue, b.Queue) })
+	return all
+}
+
+// tellConsumers tells of the consumers here, and takes back what was told before a restart.
+// n.mu is held.
+func (n *Node) tellConsumers() {
+	for key := range n.cluster.State().Facts {
+		if kind, name, node, ok := parseKey(key); ok && kind == "consumers" && node == n.cfg.Name && n.groups[name] == nil {
+			n.set(key, nil)
+		}
+	}
+	for name, g := range n.groups {
+		if len(g.consumers) == 0 {
+			n.set(consumersKey(name, n.cfg.Name), nil)
+			delete(n.groups, name)
+			continue
+		}
+		n.set(consumersKey(name, n.cfg.Name), consumersFact{g.list()})
+	}
+}
+
+// list are the consumers in the order in which they came, as they are told of.
+func (g *group) list() (all []shard.Consumer) {
+	for _, number := range slices.Sorted(maps.Keys(g.consumers)) {
+		k := g.consumers[number]
+		told := k.Consumer
+		for _, queue := range slices.Sorted(maps.Keys(k.reads)) {
+			told.Reads = append(told.Reads, k.reads[queue])
+		}
+		all = append(all, told)
+	}
+	return all
+}
+
+// consumersOf are the consumers of a stream by the nodes that live. Those of a node that is
+// about to end are leaving. n.mu is held.
+func (n *Node) consumersOf(st *membership.State, name shard.Name) map[string][]shard.Consumer {
+	all := map[string][]shard.Consumer{}
+	for node, m := range n.members {
+		if node == n.cfg.Name || m.presence != membership.Alive {
+			continue
+		}
+		consumers := n.factOf(st, consumersKey(name, node))
+		if m.condition == Stopping {
+			consumers = slices.Clone(consumers)
+			for i := range consumers {
+				consumers[i].Leaving = true
+			}
+		}
+		all[node] = consumers
+	}
+	if g := n.groups[name]; g != nil {
+		all[n.cfg.Name] = g.list()
+	}
+	return all
+}
+
+// factOf reads a consumersFact, which may be long, once for each of its versions. n.mu is
+// held.
+func (n *Node) factOf(st *membership.State, key string) []shard.Consumer {
+	f, known := st.Facts[key]
+	if !known || f.Deleted() {
+		delete(n.heard, key)
+		return nil
+	}
+	h := n.heard[key]
+	if h.version != f.Version || h.owner != f.Owner {
+		var fact consumersFact
+		if json.Unmarshal(f.Value, &fact) != nil {
+			return nil
+		}
+		h = heard{f.Version, f.Owner, fact.Consumers}
+		n.heard[key] = h
+	}
+	return h.consumers
+}
+
+type heard struct {
+	version   uint64
+	owner     string
+	consumers []shard.Consumer
+}

@@ -1,0 +1,143 @@
+package shard
+
+import (
+	"slices"
+	"time"
+)
+
+// Consumer is a member of the group of a stream as its proxy tells of it to all.
+type Consumer struct {
+	ID        string    `json:"id"`     // unlike any other's
+	Tag       string    `json:"tag"`    // its consumer tag
+	Client    string    `json:"client"` // host:port
+	Joined    int64     `json:"joined"` // Unix milliseconds at its proxy
+	Exclusive bool      `json:"exclusive,omitempty"`
+	Leaving   bool      `json:"leaving,omitempty"` // it is gone but for what it has not given back
+	Reads     []Reading `json:"reads,omitempty"`   // by queue name
+}
+
+// Reading is a shard that a consumer has to do with.
+type Reading struct {
+	Queue   string       `json:"queue"`
+	State   ReadingState `json:"state"`
+	Unacked int          `json:"unacked,omitempty"`
+}
+
+// ReadingState is how far a consumer is with a shard.
+type ReadingState string
+
+const (
+	Waiting ReadingState = "waiting"      // it is to read it, and can't yet
+	Active  ReadingState = "active"       // the broker delivers to it
+	Handing ReadingState = "handing over" // it gives it back: what the client has is to be settled first
+)
+
+// Part is what one consumer is to read.
+type Part struct {
+	Shards []Shard // by queue name
+	Gone   bool    // the stream is no more, and the consumer with it
+}
+
+// Parts are what the consumers of one node are to read, by the node's numbers for them.
+// Immutable.
+type Parts map[uint64]Part
+
+// Group decides what the consumers of one node read of a stream. It is pure: all that it
+// knows comes with Divide. Every proxy comes to the same assignment from the same facts, and
+// each acts on its own consumers only: one gives back what is another's, and takes a shard
+// when nobody else says that he has it. Whether that is so the broker has to tell.
+type Group struct {
+	surplus map[surplus]time.Time // since when a consumer reads what is not its part
+	joined  []time.Time           // when the members changed of late
+	members uint64                // a hash of them
+}
+
+type surplus struct{ id, queue string }
+
+// How long a consumer keeps what is to be another's. Members that come and go within that
+// time move no shard, and the more they do the longer it gets.
+const (
+	steady     = 100 * time.Millisecond
+	steadyMost = 3 * time.Second
+	steadyOver = 10 * time.Second
+)
+
+// Divide gives the parts of the consumers of node self, by their IDs. consumers are those of
+// all nodes that live, by node. With stops the node is about to end, and keeps nothing.
+func (g *Group) Divide(now time.Time, self string, stops bool, shards []Shard, consumers map[string][]Consumer, ordered bool) map[string][]Shard {
+	var members []Member
+	held := Assignment{}
+	readers := map[string][]string{} // whoever has to do with a shard, by queue
+	for node, all := range consumers {
+		for _, k := range all {
+			if !k.Leaving {
+				members = append(members, Member{ID: k.ID, Node: node})
+			}
+			for _, r := range k.Reads {
+				readers[r.Queue] = append(readers[r.Queue], k.ID)
+				if r.State != Handing && !k.Leaving {
+					held[r.Queue] = append(held[r.Queue], k.ID)
+				}
+			}
+		}
+	}
+	g.count(now, members)
+	assigned := Assign(shards, members, held, ordered)
+	parts := map[string][]Shard{}
+	over := map[surplus]time.Time{}
+	for _, k := range consumers[self] {
+		if !k.Leaving {
+			parts[k.ID] = g.part(now, k, stops, shards, assigned, readers, over)
+		}
+	}
+	g.surplus = over
+	return parts
+}
+
+// part is what one consumer reads: what it is to have and nobody else has, and for a while
+// what it is to give back.
+func (g *Group) part(now time.Time, k Consumer, stops bool, shards []Shard, assigned Assignment, readers map[string][]string, over map[surplus]time.Time) (part []Shard) {
+	for _, s := range shards {
+		to := assigned[s.Queue]
+		at := slices.IndexFunc(k.Reads, func(r Reading) bool { return r.Queue == s.Queue && r.State != Handing })
+		switch {
+		case slices.Contains(to, k.ID):
+			others := slices.ContainsFunc(readers[s.Queue], func(id string) bool { return id != k.ID && !slices.Contains(to, id) })
+			if at < 0 && others {
+				continue
+			}
+		case at < 0 || stops || k.Reads[at].State == Waiting || len(to) == 0:
+			continue
+		default:
+			what := surplus{k.ID, s.Queue}
+			since, known := g.surplus[what]
+			if !known {
+				since = now
+			}
+			over[what] = since
+			if now.Sub(since) >= g.steadyFor() {
+				continue
+			}
+		}
+		part = append(part, s)
+	}
+	return part
+}
+
+// count notes when the members change.
+func (g *Group) count(now time.Time, members []Member) {
+	hash := uint64(0)
+	for _, m := range members {
+		hash ^= seed(m.ID)
+	}
+	g.joined = slices.DeleteFunc(g.joined, func(t time.Time) bool { return now.Sub(t) > steadyOver })
+	if hash != g.members {
+		g.members = hash
+		g.joined = append(g.joined, now)
+	}
+}
+
+// steadyFor is how long a surplus is kept now.
+func (g *Group) steadyFor() time.Duration {
+	return min(steady<<min(max(len(g.joined)-1, 0), 10), steadyMost)
+}
