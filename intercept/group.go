@@ -82,6 +82,7 @@ func (c *Conn) hasJoined(ch *channel, f frame.Frame, number uint64, stream strin
 	a.ShortStr()
 	m := &member{number: number, ch: ch, stream: stream, tag: string(a.ShortStr()), flags: a.Octet(), limit: ch.qos}
 	m.args = append(m.args, a.Table()...)
+	m.counters = &shard.Counters{}
 	if t, _ := c.find([]byte(stream)); t != nil {
 		m.counters, m.ordered = t.Counters, t.Settings.Consumers == shard.ConsumeOrdered
 	}
@@ -160,11 +161,9 @@ func (c *Conn) follow(m *member, out *Out) {
 		return
 	}
 	for _, s := range m.part {
-		if at := slices.IndexFunc(m.readers, func(r *reader) bool { return r.shard.Queue == s.Queue }); at < 0 {
+		if !slices.ContainsFunc(m.readers, func(r *reader) bool { return r.shard.Queue == s.Queue }) {
 			m.readers = append(m.readers, &reader{ch: m.ch, m: m, shard: s})
 			out.Seated = append(out.Seated, s.Queue)
-		} else {
-			m.readers[at].shard = s
 		}
 	}
 	c.prefetch(m, out)
@@ -175,7 +174,7 @@ func (c *Conn) follow(m *member, out *Out) {
 
 // begin has a reader begin, if its broker can be had.
 func (c *Conn) begin(r *reader, out *Out) {
-	if r.stage != readerWaiting || r.leaving {
+	if r.stage != readerWaiting || r.leaving || r.ch.state != chOpen || c.phase != running {
 		return
 	}
 	c.tellReading(r, out)

@@ -358,7 +358,12 @@ func (c *Conn) readerRefused(r *reader, f frame.Frame, out *Out) {
 	text := string(a.ShortStr())
 	_, e.Text, _ = strings.Cut(text, " - ")
 	late := r.unacked > 0 && strings.Contains(text, "timed out")
-	denied := e.Code == frame.AccessRefused && !strings.Contains(text, "exclusive")
+	denied := e.Code == frame.AccessRefused
+	if denied && r.m != nil && strings.Contains(text, "exclusive") {
+		// Somebody else consumes it, or it is not what is known of it: a queue that serves one
+		// consumer at a time takes none that wants to be alone.
+		denied, r.shard.Single = false, !r.shard.Single
+	}
 	c.forgetReader(r)
 	if ch := r.ch; (late || denied) && c.channels[ch.number] == ch && ch.state == chOpen {
 		c.fail(ch, e, out)

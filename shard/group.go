@@ -63,10 +63,10 @@ const (
 )
 
 // Divide gives the parts of the consumers of node self, by their IDs. consumers are those of
-// all nodes that live, by node. With stops the node is about to end, and keeps nothing.
-func (g *Group) Divide(now time.Time, self string, stops bool, shards []Shard, consumers map[string][]Consumer, ordered bool) map[string][]Shard {
+// all nodes that live, by node.
+func (g *Group) Divide(now time.Time, self string, shards []Shard, consumers map[string][]Consumer, ordered bool) map[string][]Shard {
 	var members []Member
-	held := Assignment{}
+	held, tries := Assignment{}, Assignment{}
 	readers := map[string][]string{} // whoever has to do with a shard, by queue
 	for node, all := range consumers {
 		for _, k := range all {
@@ -75,10 +75,19 @@ func (g *Group) Divide(now time.Time, self string, stops bool, shards []Shard, c
 			}
 			for _, r := range k.Reads {
 				readers[r.Queue] = append(readers[r.Queue], k.ID)
-				if r.State != Handing && !k.Leaving {
+				switch {
+				case k.Leaving:
+				case r.State == Active:
 					held[r.Queue] = append(held[r.Queue], k.ID)
+				case r.State == Waiting:
+					tries[r.Queue] = append(tries[r.Queue], k.ID)
 				}
 			}
+		}
+	}
+	for queue, ids := range tries {
+		if len(held[queue]) == 0 {
+			held[queue] = ids
 		}
 	}
 	g.count(now, members)
@@ -87,7 +96,7 @@ func (g *Group) Divide(now time.Time, self string, stops bool, shards []Shard, c
 	over := map[surplus]time.Time{}
 	for _, k := range consumers[self] {
 		if !k.Leaving {
-			parts[k.ID] = g.part(now, k, stops, shards, assigned, readers, over)
+			parts[k.ID] = g.part(now, k, shards, assigned, readers, over)
 		}
 	}
 	g.surplus = over
@@ -96,7 +105,7 @@ func (g *Group) Divide(now time.Time, self string, stops bool, shards []Shard, c
 
 // part is what one consumer reads: what it is to have and nobody else has, and for a while
 // what it is to give back.
-func (g *Group) part(now time.Time, k Consumer, stops bool, shards []Shard, assigned Assignment, readers map[string][]string, over map[surplus]time.Time) (part []Shard) {
+func (g *Group) part(now time.Time, k Consumer, shards []Shard, assigned Assignment, readers map[string][]string, over map[surplus]time.Time) (part []Shard) {
 	for _, s := range shards {
 		to := assigned[s.Queue]
 		at := slices.IndexFunc(k.Reads, func(r Reading) bool { return r.Queue == s.Queue && r.State != Handing })
@@ -106,7 +115,7 @@ func (g *Group) part(now time.Time, k Consumer, stops bool, shards []Shard, assi
 			if at < 0 && others {
 				continue
 			}
-		case at < 0 || stops || k.Reads[at].State == Waiting || len(to) == 0:
+		case at < 0 || k.Reads[at].State == Waiting || len(to) == 0:
 			continue
 		default:
 			what := surplus{k.ID, s.Queue}

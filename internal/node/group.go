@@ -9,6 +9,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"amqproxy/membership"
@@ -175,7 +176,7 @@ func (n *Node) regroup(now time.Time) {
 			}
 			continue
 		}
-		byID := g.rule.Divide(now, n.cfg.Name, n.condition == Stopping, s.everywhere(), n.consumersOf(st, name), s.settings.Consumers == shard.ConsumeOrdered)
+		byID := g.rule.Divide(now, n.cfg.Name, s.everywhere(), n.consumersOf(st, name), s.settings.Consumers == shard.ConsumeOrdered)
 		for number, k := range g.consumers {
 			parts[number] = shard.Part{Shards: byID[k.ID]}
 		}
@@ -207,7 +208,10 @@ func (s *stream) everywhere() (all []shard.Shard) {
 // n.mu is held.
 func (n *Node) tellConsumers() {
 	for key := range n.cluster.State().Facts {
-		if kind, name, node, ok := parseKey(key); ok && kind == "consumers" && node == n.cfg.Name && n.groups[name] == nil {
+		if !strings.HasPrefix(key, "consumers/") {
+			continue
+		}
+		if _, name, node, ok := parseKey(key); ok && node == n.cfg.Name && n.groups[name] == nil {
 			n.set(key, nil)
 		}
 	}
@@ -239,22 +243,25 @@ func (g *group) list() (all []shard.Consumer) {
 func (n *Node) consumersOf(st *membership.State, name shard.Name) map[string][]shard.Consumer {
 	all := map[string][]shard.Consumer{}
 	for node, m := range n.members {
-		if node == n.cfg.Name || m.presence != membership.Alive {
-			continue
+		if node != n.cfg.Name && m.presence == membership.Alive {
+			all[node] = leavingIf(m.condition == Stopping, n.factOf(st, consumersKey(name, node)))
 		}
-		consumers := n.factOf(st, consumersKey(name, node))
-		if m.condition == Stopping {
-			consumers = slices.Clone(consumers)
-			for i := range consumers {
-				consumers[i].Leaving = true
-			}
-		}
-		all[node] = consumers
 	}
 	if g := n.groups[name]; g != nil {
-		all[n.cfg.Name] = g.list()
+		all[n.cfg.Name] = leavingIf(n.condition == Stopping, g.list())
 	}
 	return all
+}
+
+func leavingIf(stops bool, consumers []shard.Consumer) []shard.Consumer {
+	if !stops {
+		return consumers
+	}
+	consumers = slices.Clone(consumers)
+	for i := range consumers {
+		consumers[i].Leaving = true
+	}
+	return consumers
 }
 
 // factOf reads a consumersFact, which may be long, once for each of its versions. n.mu is

@@ -200,6 +200,9 @@ func (n *Node) try(ctx context.Context, s *stream) error {
 	for _, d := range differs {
 		if !slices.Contains(s.differs, d) {
 			log.Warn("a shard that exists differs from its definition and is used as it is", zap.String("broker", d))
+			if strings.Contains(d, "'"+shard.SingleActive+"'") && s.settings.QueueArguments["x-queue-type"] == "quorum" {
+				log.Warn("nothing keeps a second consumer off a quorum shard without "+shard.SingleActive+": its order is not safe", zap.String("broker", d))
+			}
 		}
 	}
 	if s.state != Ready {
