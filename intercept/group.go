@@ -162,7 +162,9 @@ func (c *Conn) follow(m *member, out *Out) {
 	}
 	for _, s := range m.part {
 		if !slices.ContainsFunc(m.readers, func(r *reader) bool { return r.shard.Queue == s.Queue }) {
-			m.readers = append(m.readers, &reader{ch: m.ch, m: m, shard: s})
+			r := &reader{ch: m.ch, m: m, shard: s}
+			r.source = m.ch.feed.source(r)
+			m.readers = append(m.readers, r)
 			out.Seated = append(out.Seated, s.Queue)
 		}
 	}

@@ -30,6 +30,7 @@ type reader struct {
 	link   *link
 	number uint16 // its channel there
 	stage  readerStage
+	source uint32 // in the channel's deliveries
 
 	prefetch  int       // that it consumes with, or is to; 0 is no limit
 	leaving   bool      // it is to give the shard back
@@ -122,6 +123,7 @@ func (c *Conn) openReader(r *reader, l *link, out *Out) bool {
 // tells how many octets it took. See RunFromHome.
 func (c *Conn) RunFromLink(i int, b []byte, out *Out) (taken int) {
 	l := c.links[i]
+	passed := 0 // from where on all is for the client
 	for l.to.Reads && l.state == linkUp && c.phase != parted {
 		method, head, body := frame.Whole(b[taken:])
 		if method == 0 || max(method, head, body) > c.cfg.FrameMax+frame.Overhead {
@@ -133,9 +135,13 @@ func (c *Conn) RunFromLink(i int, b []byte, out *Out) (taken int) {
 			break
 		}
 		n := method + head + body
-		c.arrived(r, b[taken:taken+n:taken+n], at, false, out)
+		if !c.arrived(r, b[taken:taken+n:taken+n], at, out) {
+			out.Client.view(b[passed:taken])
+			passed = taken + n
+		}
 		taken += n
 	}
+	out.Client.view(b[passed:taken])
 	return taken
 }
 
@@ -171,8 +177,8 @@ func (c *Conn) readerFrame(l *link, n uint16, f frame.Frame, out *Out) error {
 	if r.content.busy() || r.stage == readerClosing {
 		return nil
 	}
-	if at := frame.TagAt(frame.First(r.partial)); at > 0 {
-		c.arrived(r, r.partial, at, true, out)
+	if at := frame.TagAt(frame.First(r.partial)); at > 0 && c.arrived(r, r.partial, at, out) {
+		out.Client.own(r.partial)
 	}
 	if cap(r.partial) > maxPartial {
 		r.partial = nil
@@ -346,6 +352,7 @@ func (c *Conn) readerLost(r *reader, out *Out) {
 				m.readers[i] = next
 			}
 		}
+		next.source = r.ch.feed.source(next)
 		m.unready(r)
 		c.tellReading(next, out)
 	}
