@@ -40,6 +40,7 @@
 //	group.go       consumers of groups: which shards each reads
 //	reader.go      the life of an upstream channel that reads one
 //	feed.go        from readers to the client, and its acks back to them
+//	prefetch.go    how much of each shard may be on its way
 //	deliveries.go  which reader's message has which delivery tag
 //	groupget.go    basic.get over all nodes
 //	retire.go      shards that retire: who holds what of them, and consumers that move

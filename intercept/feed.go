@@ -12,6 +12,7 @@ import (
 type feed struct {
 	deliveries
 	members []*member
+	turn    int
 	getters []*reader // one for each link that it has got something by
 	get     farGet
 }
@@ -85,7 +86,9 @@ func (c *Conn) feedOn(ch *channel, out *Out) {
 	if ch.feed == nil || ch.state != chOpen {
 		return
 	}
-	for _, m := range ch.feed.members {
+	members := ch.feed.members
+	for i := range members {
+		m := members[(i+ch.feed.turn)%len(members)]
 		for len(m.ready) > 0 && c.mayHave(m) {
 			r := m.ready[0]
 			m.ready = append(m.ready[:0], m.ready[1:]...)
@@ -98,6 +101,7 @@ func (c *Conn) feedOn(ch *channel, out *Out) {
 			out.Client.own(b)
 		}
 	}
+	ch.feed.turn++ // for those that share what the channel may have
 }
 
 // settle takes an ack, nack or reject of the client's on a channel that has a feed, and

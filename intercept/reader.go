@@ -33,6 +33,7 @@ type reader struct {
 	source uint32 // in the channel's deliveries
 
 	prefetch  int       // that it consumes with, or is to; 0 is no limit
+	idle      bool      // see relieve
 	leaving   bool      // it is to give the shard back
 	deadline  time.Time // when it is closed whatever the client has, if it leaves
 	notBefore time.Time // when it may begin: at a tick, if one like it was lost
@@ -253,6 +254,10 @@ func (c *Conn) want(r *reader, prefetch int, out *Out) {
 		return
 	}
 	r.prefetch = prefetch
+	if r.stage == readerPausing {
+		c.goOnReading(r, out)
+		return
+	}
 	if r.stage != readerSubscribing && r.stage != readerReading || r.leaving {
 		return
 	}
@@ -361,9 +366,10 @@ func (c *Conn) readerLost(r *reader, out *Out) {
 // readerRefused takes a broker's channel.close on a reader's channel.
 func (c *Conn) readerRefused(r *reader, f frame.Frame, out *Out) {
 	a := f.Args()
-	e := &frame.ChannelError{Code: a.Short(), Method: frame.BasicConsume}
+	e := &frame.ChannelError{Code: a.Short()}
 	text := string(a.ShortStr())
 	_, e.Text, _ = strings.Cut(text, " - ")
+	e.Method = frame.Method(uint32(a.Short())<<16 | uint32(a.Short()))
 	late := r.unacked > 0 && strings.Contains(text, "timed out")
 	denied := e.Code == frame.AccessRefused
 	if denied && r.m != nil && strings.Contains(text, "exclusive") {

@@ -135,3 +135,30 @@ func TestFarGroup(t *testing.T) {
 		})
 	}
 }
+
+// TestFarGroupAcksWhatItMayHave: a consumer that acknowledges only when it has as many as it
+// may have gets as many, though they are all on one of its shards.
+func TestFarGroupAcksWhatItMayHave(t *testing.T) {
+	f := startFar(t, 2, ", consumers: ordered", "")
+	all := make(chan groupLog, 100)
+	ch := f.groupJoin(0, "ten", 10, all)
+	f.reads(map[string]int{"ten": 6})
+	pub := f.channel(1)
+	sessionMust(t, pub.Confirm(false))
+	if acked, _ := farSend(t, pub, []string{"one key"}, 40); len(acked) != 40 {
+		t.Fatalf("%d acked", len(acked))
+	}
+	for i := range 40 {
+		select {
+		case l := <-all:
+			if want := fmt.Sprintf("%06d", i); string(l.d.Body) != want {
+				t.Fatalf("%s where %s is next", l.d.Body, want)
+			}
+			if i%10 == 9 {
+				sessionMust(t, ch.Ack(l.d.DeliveryTag, true))
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("it waits for message %d", i)
+		}
+	}
+}
