@@ -356,6 +356,7 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		}
 	case frame.BasicRecoverOk:
 		c.acknowledged(ch, f, out)
+		c.homeRecovered(ch, out)
 	case frame.BasicCancel:
 		c.consumerEnded(ch, f, out)
 	case frame.BasicCancelOk:

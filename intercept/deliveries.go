@@ -91,6 +91,17 @@ func (d *deliveries) settleTo(at int) {
 	d.trim()
 }
 
+// forget takes out all of a source.
+func (d *deliveries) forget(from uint32) {
+	for i := d.head; i < len(d.open); i++ {
+		if e := &d.open[i]; e.from == from && !e.done {
+			e.done = true
+			d.settled++
+		}
+	}
+	d.trim()
+}
+
 func (d *deliveries) trim() {
 	for d.head < len(d.open) && d.open[d.head].done {
 		d.open[d.head] = delivery{}

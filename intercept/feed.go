@@ -224,9 +224,9 @@ func (c *Conn) recover(ch *channel, f frame.Frame, out *Out) {
 		return // the home broker says what it thinks of it
 	}
 	c.recoverFrom(ch.feed.getters, out)
-	for _, m := range ch.feed.members {
-		m.ready, m.unacked = m.ready[:0], 0
-		if m.flags&consumeNoAck == 0 {
+	for _, m := range c.groupMembers() { // also those that are cancelled and give back
+		if m.ch == ch && m.flags&consumeNoAck == 0 {
+			m.ready, m.unacked = m.ready[:0], 0
 			c.recoverFrom(m.readers, out)
 		}
 	}
@@ -245,6 +245,15 @@ func (c *Conn) recoverFrom(readers []*reader, out *Out) {
 		if r.m != nil {
 			c.goOnReading(r, out)
 		}
+	}
+}
+
+// homeRecovered takes a recover-ok: what the home leg has brought before it is void, that which
+// was on its way too. An ack of later messages that named it would close the channel.
+func (c *Conn) homeRecovered(ch *channel, out *Out) {
+	if ch.feed != nil {
+		ch.feed.forget(0)
+		c.feedOn(ch, out)
 	}
 }
 

@@ -287,6 +287,7 @@ func (c *Conn) leaveShard(r *reader, out *Out) {
 	}
 	r.leaving = true
 	r.waiting = nil
+	r.m.unready(r)
 	if r.stage == readerWaiting {
 		c.readerEnded(r, out)
 		return
@@ -332,6 +333,30 @@ func (c *Conn) forgetReader(r *reader) {
 		r.link.readers[r.number] = nil
 	}
 	r.stage, r.waiting, r.partial = readerGone, nil, nil
+}
+
+// loseReaders ends the readers of a link that is down: all of them at first, for what one
+// leads to must not reach another there.
+func (c *Conn) loseReaders(l *link, out *Out) {
+	var closing, lost []*reader
+	for _, r := range l.readers {
+		switch {
+		case r == nil:
+			continue
+		case r.stage == readerClosing:
+			closing = append(closing, r)
+		default:
+			lost = append(lost, r)
+		}
+		c.forgetReader(r)
+	}
+	l.readers = nil
+	for _, r := range closing {
+		c.readerEnded(r, out)
+	}
+	for _, r := range lost {
+		c.readerLost(r, out)
+	}
 }
 
 // readerLost says that a reader has been ended by its broker, or with its link. If its shard
