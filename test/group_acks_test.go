@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"amqproxy/test/daemon"
+
 	"github.com/google/go-cmp/cmp"
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -148,50 +150,58 @@ func testManyGroupUnknownTags(t *testing.T, on *threeBrokers) {
 }
 
 // TestManyGroupOneSequence: a channel that consumes a group and an ordinary queue, and gets
-// from both, has one sequence of tags, and one ack settles all.
+// from another of each, has one sequence of tags, and one ack settles all.
 func TestManyGroupOneSequence(t *testing.T) { both(t, testManyGroupOneSequence) }
 
 func testManyGroupOneSequence(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
+	const rounds, streamed, plain, got = 3, 30, 10, 6
 	for _, mode := range groupModes {
-		stream, queue := g.make(mode, "sequence"), mode+"-plain"
+		stream, other := g.make(mode, "sequence"), g.make(mode, "other")
 		ch := g.channel(1)
-		_, err := ch.QueueDeclare(queue, true, false, false, false, nil)
-		sessionMust(t, err)
-		streamed, plain := g.consume(ch, stream, "streamed", 0), g.consume(ch, queue, "plain", 0)
+		for _, queue := range []string{mode, mode + "-other"} {
+			_, err := ch.QueueDeclare(queue, true, false, false, false, nil)
+			sessionMust(t, err)
+		}
+		fromStream, fromQueue := g.consume(ch, stream, "streamed", 0), g.consume(ch, mode, "plain", 0)
 		var seen []uint64
-		for range 3 {
-			g.publish(0, stream, 30, "x")
-			for range 10 {
+		for range rounds {
+			g.publish(0, stream, streamed, "x")
+			g.publish(0, other, got, "x")
+			for i := range plain + got {
+				queue := []string{mode, mode + "-other"}[min(i/plain, 1)]
 				sessionMust(t, ch.Publish("", queue, false, false, amqp.Publishing{}))
 			}
-			for _, d := range append(take(t, streamed, 30), take(t, plain, 10)...) {
+			for i := range 2 * got {
+				queue := []string{other, mode + "-other"}[i%2]
+				daemon.Eventually(t, streamPatience, func() error {
+					d, ok, err := ch.Get(queue, false)
+					if ok {
+						seen = append(seen, d.DeliveryTag)
+						return nil
+					}
+					return fmt.Errorf("%s is empty (%v)", queue, err)
+				})
+			}
+			for _, d := range append(take(t, fromStream, streamed), take(t, fromQueue, plain)...) {
 				seen = append(seen, d.DeliveryTag)
 			}
-			sessionMust(t, ch.Cancel("streamed", false))
-			g.unread(stream)
-			g.publish(0, stream, 6, "x")
-			for range 6 {
-				d, ok, err := ch.Get(stream, false)
-				sessionMust(t, err)
-				if !ok {
-					t.Fatalf("%s is empty, want 6 messages", stream)
-				}
-				seen = append(seen, d.DeliveryTag)
-			}
-			streamed = g.consume(ch, stream, "streamed", 0)
 		}
 		slices.Sort(seen)
-		if diff := cmp.Diff(tags(1, 3*46), seen); diff != "" {
+		const each = streamed + plain + 2*got
+		if diff := cmp.Diff(tags(1, rounds*each), seen); diff != "" {
 			t.Errorf("%s: the tags are not one sequence (- expected, + seen):\n%s", mode, diff)
 		}
-		sessionMust(t, ch.Ack(2*46, true))
+		sessionMust(t, ch.Ack(2*each, true))
 		sessionMust(t, ch.Ack(0, true))
 		sessionMust(t, ch.Close())
 		g.ready(stream, 0)
-		q, err := g.channel(1).QueueDeclarePassive(queue, true, false, false, false, nil)
-		if err != nil || q.Messages > 0 {
-			t.Errorf("%s: %d messages were left in the queue (%v)", mode, q.Messages, err)
+		g.ready(other, 0)
+		for _, queue := range []string{mode, mode + "-other"} {
+			q, err := g.channel(1).QueueDeclarePassive(queue, true, false, false, false, nil)
+			if err != nil || q.Messages > 0 {
+				t.Errorf("%d messages were left in %s (%v)", q.Messages, queue, err)
+			}
 		}
 	}
 }

@@ -142,16 +142,18 @@ func (h *lateHandOver) moved() (mine map[string]bool) {
 // the next one has it all the same: when its channel closes, all comes again.
 func (h *lateHandOver) settleLate(mine map[string]bool) {
 	t := h.t
+	last := uint64(0)
 	for i, d := range h.held {
 		switch settle := i % 3; {
 		case !mine[d.RoutingKey] || settle == 0: // with all, below
+			last = d.DeliveryTag
 		case settle == 1:
 			sessionMust(t, d.Nack(false, true))
 		default:
 			sessionMust(t, d.Reject(false))
 		}
 	}
-	sessionMust(t, h.old.Ack(uint64(len(h.held)), true))
+	sessionMust(t, h.old.Ack(last, true))
 	streamLives(t, h.old)
 	quiet(t, h.taken, "after late acks")
 	quiet(t, h.again, "after late acks, at the old consumer")

@@ -2,7 +2,10 @@ package test
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
+
+	"amqproxy/test/daemon"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -29,25 +32,31 @@ func testManyGroupPrefetch(t *testing.T, on *threeBrokers) {
 	}
 }
 
-// slowly takes as many deliveries as a consumer may have, looks whether there are more, and
-// then goes on acking the oldest. In the first half every shard has to come forward.
+// slowly looks whether as many messages come as a consumer may have and no more, and then
+// acks one after the other. It counts what comes at once, so that more than the prefetch
+// would be seen at any time. In the first half every shard has to come forward.
 func (g *groups) slowly(t *testing.T, prefetch, count int, stream string, deliveries <-chan amqp.Delivery) {
 	t.Helper()
-	held := take(t, deliveries, prefetch)
-	quiet(t, deliveries, fmt.Sprintf("prefetch %d of %s", prefetch, stream))
+	var has atomic.Int64
+	came, more := make(chan amqp.Delivery, count), make(chan amqp.Delivery, count)
+	go func() { // ends with the channel
+		for d := range deliveries {
+			if has.Add(1) > int64(prefetch) {
+				more <- d
+			}
+			came <- d
+		}
+	}()
+	daemon.Eventually(t, streamPatience, func() error {
+		if n := has.Load(); n != int64(prefetch) {
+			return fmt.Errorf("%d messages of %s have come, want %d", n, stream, prefetch)
+		}
+		return nil
+	})
+	quiet(t, more, fmt.Sprintf("prefetch %d of %s", prefetch, stream))
 	home, of := predict(stream, count, g.all(stream)), map[string]int{}
-	for n := 1; len(held) > 0; n++ {
-		oldest := held[0]
-		of[home[oldest.RoutingKey]]++
-		sessionMust(t, oldest.Ack(false))
-		if held = held[1:]; n+len(held) < count {
-			held = append(held, take(t, deliveries, 1)...)
-		}
-		select {
-		case d := <-deliveries:
-			t.Errorf("prefetch %d: %s came as well", prefetch, d.RoutingKey)
-		default:
-		}
+	for n := range count {
+		d := streamNext(t, came, fmt.Sprintf("delivery %d of %d, with prefetch %d", n+1, count, prefetch))
 		if n == count/2 {
 			for _, s := range g.all(stream) {
 				if of[s.Queue] < count/2/6/4 {
@@ -55,9 +64,32 @@ func (g *groups) slowly(t *testing.T, prefetch, count int, stream string, delive
 				}
 			}
 		}
+		of[home[d.RoutingKey]]++
+		has.Add(-1)
+		sessionMust(t, d.Ack(false))
 	}
-	if len(of) != 6 {
-		t.Errorf("prefetch %d: messages came of the shards %v", prefetch, of)
+	quiet(t, more, fmt.Sprintf("prefetch %d of %s, at any time", prefetch, stream))
+}
+
+// TestManyGroupPrefetchOneShard: a client that waits for as many messages as its prefetch
+// before it acks any gets them, though all are in one shard of six.
+func TestManyGroupPrefetchOneShard(t *testing.T) { both(t, testManyGroupPrefetchOneShard) }
+
+func testManyGroupPrefetchOneShard(t *testing.T, on *threeBrokers) {
+	g := startGroups(t, on, 2, "", "")
+	for n, prefetch := range []int{2, 10, 100} {
+		stream := g.make(groupModes[n%2], fmt.Sprint("one-shard-", prefetch))
+		ch := g.channel(n)
+		deliveries := g.consume(ch, stream, "batches", prefetch)
+		g.shared(stream, []int{0, 1, 2}, 6)
+		for range 2 * prefetch {
+			g.publish(0, stream, 1, "x") // the one key
+		}
+		for range 2 {
+			take(t, deliveries, prefetch)
+			quiet(t, deliveries, fmt.Sprintf("prefetch %d, all in one shard", prefetch))
+			sessionMust(t, ch.Ack(0, true))
+		}
 	}
 }
 
@@ -106,9 +138,9 @@ func testManyGroupPrefetchShared(t *testing.T, on *threeBrokers) {
 		}
 		g.shared(stream, []int{2}, 3, 3)
 		g.publish(0, stream, 240, "x")
-		seen := take(t, all, 4)
+		take(t, all, 4)
 		quiet(t, all, "two that share a prefetch of 4")
-		sessionMust(t, seen[1].Ack(true)) // two have room now
+		sessionMust(t, together.Ack(2, true)) // two have room now
 		take(t, all, 2)
 		quiet(t, all, "two that share a prefetch of 4, with two acked")
 		sessionMust(t, together.Close())

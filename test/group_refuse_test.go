@@ -34,6 +34,8 @@ func testManyGroupMode(t *testing.T, on *threeBrokers) {
 				t.Errorf("a %s stream refuses a consumer that says so: %v", mode, err)
 			case said == mode:
 				sessionMust(t, ch.Close())
+			case err == nil:
+				t.Errorf("a %s stream takes a consumer that says %v (%[2]T)", mode, said)
 			default:
 				streamWantError(t, err, amqp.PreconditionFailed, "x-group-mode")
 			}
@@ -132,9 +134,9 @@ func TestManyGroupSingleActive(t *testing.T) {
 			for _, single := range []bool{false, true} {
 				ch, err := g.past(i)
 				sessionMust(t, err)
-				var arguments amqp.Table
+				arguments := amqp.Table{"x-queue-master-locator": "client-local"}
 				if single {
-					arguments = amqp.Table{"x-single-active-consumer": true}
+					arguments["x-single-active-consumer"] = true
 				}
 				_, err = ch.QueueDeclare(s.Queue, true, false, false, false, arguments)
 				if same := err == nil; same != (single == (mode == "ordered")) {

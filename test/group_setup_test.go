@@ -128,12 +128,12 @@ func (v groupView) owners() (owners map[string][]string, err error) {
 
 // loads are how many shards each consumer reads, most first; those that stand by read none.
 func (v groupView) loads() []int {
-	of := map[string]int{}
+	of := map[groupMember]int{}
 	for _, s := range v.Shards {
-		of[s.Consumer]++
+		of[groupMember{s.Consumer, s.Proxy, s.Client}]++
 	}
 	for _, m := range v.Standby {
-		of[m.Consumer] += 0
+		of[m] += 0
 	}
 	var loads []int
 	for _, n := range of {
