@@ -162,6 +162,7 @@ func testManyGroupProxyFreezes(t *testing.T, on *threeBrokers) {
 		limits = "link-heartbeat: 2s"
 	}
 	l := startGroups(t, on, 2, "", limits).lifeline("frozen")
+	l.flows[0].unordered() // in a balanced group nobody asks the broker who else reads
 	l.strike("SIGSTOP of a proxy", 1, frozenGone+groupSlack, func(f *flow, r *reader) {
 		f.dies(r.tag)
 		if f == l.flows[len(l.flows)-1] {
