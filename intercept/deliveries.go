@@ -12,17 +12,34 @@ import (
 //	open is sorted by tag; of one reader it is sorted by up too
 //	what lies before head is settled; settled counts those behind it
 type deliveries struct {
-	base    uint64 // tags up to it are the home leg's own, from before
-	last    uint64 // the last one that was given
+	sources []*reader // whom deliveries are from; the first is nil, the home leg
+	base    uint64    // tags up to it are the home leg's own, from before; see settleTo
+	last    uint64    // the last one that was given
 	open    []delivery
 	head    int
 	settled int
 }
 
+// delivery has no pointer: the garbage collector need not look at a million of them.
 type delivery struct {
 	tag, up uint64
-	from    *reader // nil: the home leg
+	from    uint32 // in sources
 	done    bool
+}
+
+// source gives the place of a reader in sources.
+func (d *deliveries) source(r *reader) uint32 {
+	if d.sources == nil {
+		d.sources = []*reader{nil}
+	}
+	for i := len(d.sources) - 1; i > 0; i-- { // it reuses the place of one that has brought nothing that is open
+		if s := d.sources[i]; s.stage == readerGone && s.unacked == 0 {
+			d.sources[i] = r
+			return uint32(i)
+		}
+	}
+	d.sources = append(d.sources, r)
+	return uint32(len(d.sources) - 1)
 }
 
 // next gives the tag for a message that is not to be settled.
@@ -31,8 +48,8 @@ func (d *deliveries) next() uint64 {
 	return d.last
 }
 
-// add gives the tag for message up of a reader.
-func (d *deliveries) add(up uint64, from *reader) uint64 {
+// add gives the tag for message up of a source.
+func (d *deliveries) add(up uint64, from uint32) uint64 {
 	if len(d.open) == cap(d.open) && d.head > len(d.open)/2 {
 		d.open = d.open[:copy(d.open, d.open[d.head:])]
 		d.head = 0
@@ -68,6 +85,17 @@ func (d *deliveries) settleTo(at int) {
 	for i := d.head; i <= at; i++ {
 		if !d.open[i].done {
 			d.open[i].done = true
+			d.settled++
+		}
+	}
+	d.trim()
+}
+
+// forget takes out all of a source.
+func (d *deliveries) forget(from uint32) {
+	for i := d.head; i < len(d.open); i++ {
+		if e := &d.open[i]; e.from == from && !e.done {
+			e.done = true
 			d.settled++
 		}
 	}

@@ -2,16 +2,19 @@
 // socket, goroutine, clock or log. A Conn takes the frames of one session, one at
 // a time or as runs of plain messages, and appends to an Out what is to be done.
 //
-// In: a frame from the client, from the home link or from a publish link, an errand's
-// answer, a new Snapshot, a tick with a time, a link that is there or is no more, the wish
-// to shut down.
+// In: a frame from the client, from the home link or from another link, an errand's
+// answer, a new Snapshot, what consumers of groups are to read, a tick with a time, a link
+// that is there or is no more, the wish to shut down.
 // Out: bytes for the client and for each link, links to open or close, errands, consumers
-// that ended.
+// that ended, and what those of groups are at.
 //
 // The words: the *home link* goes to the client's own broker and carries all but what is
 // published to the shards of other brokers, which goes over *publish links*. A *leg* is an
 // upstream channel that serves a client channel; it has the same number there, so there
-// is nothing to map but the numbers of publishes that are confirmed. An *errand* is
+// is nothing to map but the numbers of publishes that are confirmed. What consumers of
+// groups read comes over *consume links*, to this node's broker too: a *reader* is a channel
+// there, which reads one shard for one consumer, and a *feed* is what a client channel has
+// that several of them bring messages to. An *errand* is
 // something the proxy asks of a broker on a link of its own; while a channel
 // waits for one, its further frames are held, and only its.
 //
@@ -34,6 +37,13 @@
 //	exchange.go    exchange.* on a stream
 //	queue.go       queue.* on a virtual queue
 //	consume.go     basic.consume and basic.get on a virtual queue
+//	group.go       consumers of groups: which shards each reads
+//	reader.go      the life of an upstream channel that reads one
+//	feed.go        from readers to the client, and its acks back to them
+//	prefetch.go    how much of each shard may be on its way
+//	deliveries.go  which reader's message has which delivery tag
+//	quiet.go       what of the home leg's is not to be settled
+//	groupget.go    basic.get over all nodes
 //	retire.go      shards that retire: who holds what of them, and consumers that move
 //	closing.go     the end of a channel, the client's, the broker's and ours
 //	parting.go     the end of a connection

@@ -12,6 +12,7 @@ import (
 type feed struct {
 	deliveries
 	members []*member
+	turn    int
 	getters []*reader // one for each link that it has got something by
 	get     farGet
 }
@@ -19,7 +20,7 @@ type feed struct {
 // feeds begins the feed of a channel.
 func (ch *channel) feeds() *feed {
 	if ch.feed == nil {
-		ch.feed = &feed{deliveries: deliveries{base: ch.homeTag, last: ch.homeTag}}
+		ch.feed = &feed{deliveries: deliveries{sources: []*reader{nil}, base: ch.homeTag, last: ch.homeTag}}
 	}
 	return ch.feed
 }
@@ -30,13 +31,12 @@ type unwritten struct {
 	up   uint64
 }
 
-// arrived takes a whole message from a reader, whose delivery tag is at tagAt in it. b is a
-// view that may be changed; with lent it does not hold beyond the call.
-func (c *Conn) arrived(r *reader, b []byte, tagAt int, lent bool, out *Out) {
-	if r.recovers > 0 || r.leaving || r.stage >= readerClosing || r.ch.state != chOpen {
-		return // it goes back to the broker when the channel closes
-	}
+// arrived takes a whole message from a reader, whose delivery tag is at tagAt in it. True: it
+// was changed where it lies, and is for the client now.
+func (c *Conn) arrived(r *reader, b []byte, tagAt int, out *Out) (passes bool) {
 	switch {
+	case r.recovers > 0 || r.leaving || r.stage >= readerClosing || r.ch.state != chOpen:
+		// It goes back to the broker when the channel closes.
 	case r.m == nil:
 		c.farGetOk(r, b, tagAt, out)
 	case len(r.waiting) > 0 || !c.mayHave(r.m):
@@ -44,11 +44,11 @@ func (c *Conn) arrived(r *reader, b []byte, tagAt int, lent bool, out *Out) {
 			r.m.ready = append(r.m.ready, r)
 		}
 		r.waiting = append(r.waiting, append([]byte(nil), b...))
-	case lent:
-		out.Client.own(c.addressed(r, b, tagAt))
 	default:
-		out.Client.view(c.addressed(r, b, tagAt))
+		c.address(r, b, tagAt)
+		return true
 	}
+	return false
 }
 
 // mayHave tells whether the client may have one more message for a consumer.
@@ -61,9 +61,9 @@ func (c *Conn) mayHave(m *member) bool {
 		(m.limit == 0 || m.unacked < m.limit) && (ch.qosAll == 0 || ch.feed.count() < ch.qosAll)
 }
 
-// addressed makes a message of a consumer's the client's: it changes its channel and its
+// address makes a message of a consumer's the client's: it changes its channel and its
 // delivery tag where they lie.
-func (c *Conn) addressed(r *reader, b []byte, tagAt int) []byte {
+func (c *Conn) address(r *reader, b []byte, tagAt int) {
 	m, ch := r.m, r.ch
 	up := binary.BigEndian.Uint64(b[tagAt:])
 	var tag uint64
@@ -71,7 +71,7 @@ func (c *Conn) addressed(r *reader, b []byte, tagAt int) []byte {
 		tag = ch.feed.next()
 		c.unwritten = append(c.unwritten, unwritten{r, up})
 	} else {
-		tag = ch.feed.add(up, r)
+		tag = ch.feed.add(up, r.source)
 		m.unacked++
 	}
 	r.unacked++
@@ -79,7 +79,6 @@ func (c *Conn) addressed(r *reader, b []byte, tagAt int) []byte {
 	frame.Readdress(b, ch.number)
 	c.tally.stream(m.counters).delivered++
 	c.tally.all.delivered++
-	return b
 }
 
 // feedOn gives the client what it may have now, of each shard in turn.
@@ -87,7 +86,9 @@ func (c *Conn) feedOn(ch *channel, out *Out) {
 	if ch.feed == nil || ch.state != chOpen {
 		return
 	}
-	for _, m := range ch.feed.members {
+	members := ch.feed.members
+	for i := range members {
+		m := members[(i+ch.feed.turn)%len(members)]
 		for len(m.ready) > 0 && c.mayHave(m) {
 			r := m.ready[0]
 			m.ready = append(m.ready[:0], m.ready[1:]...)
@@ -96,9 +97,11 @@ func (c *Conn) feedOn(ch *channel, out *Out) {
 			if r.waiting = r.waiting[1:]; len(r.waiting) > 0 {
 				m.ready = append(m.ready, r)
 			}
-			out.Client.own(c.addressed(r, b, frame.TagAt(frame.First(b))))
+			c.address(r, b, frame.TagAt(frame.First(b)))
+			out.Client.own(b)
 		}
 	}
+	ch.feed.turn++ // for those that share what the channel may have
 }
 
 // settle takes an ack, nack or reject of the client's on a channel that has a feed, and
@@ -137,29 +140,32 @@ func (c *Conn) settle(ch *channel, f frame.Frame, out *Out) {
 func (c *Conn) settleOne(ch *channel, at int, m frame.Method, bits byte, out *Out) {
 	e := ch.feed.open[at]
 	ch.feed.settle(at)
-	if e.from == nil {
+	if e.from == 0 {
 		c.settleHome(ch, m, e.up, bits, out)
 		return
 	}
-	c.settleUp(e.from, m, e.up, bits, 1, out)
+	c.settleUp(ch.feed.sources[e.from], m, e.up, bits, 1, out)
 }
 
 // settleTo settles all up to one: with each reader what of these it has brought, and with the
-// home leg unless that is told already.
+// home leg unless that is told already. What that brought before there was a feed is settled
+// along with what it has brought since: by itself it can't be named, for nobody has kept which
+// of it is settled.
 func (c *Conn) settleTo(ch *channel, to int, m frame.Method, bits byte, homeTold bool, out *Out) {
 	d := &ch.feed.deliveries
 	home := uint64(0)
 	for i := d.head; i <= to; i++ {
 		switch e := &d.open[i]; {
 		case e.done:
-		case e.from == nil:
+		case e.from == 0:
 			home = e.up
 		default:
-			if e.from.marked == 0 {
-				c.marked = append(c.marked, e.from)
+			r := d.sources[e.from]
+			if r.marked == 0 {
+				c.marked = append(c.marked, r)
 			}
-			e.from.mark = e.up
-			e.from.marked++
+			r.mark = e.up
+			r.marked++
 		}
 	}
 	d.settleTo(to)
@@ -198,17 +204,21 @@ func (c *Conn) settleHome(ch *channel, m frame.Method, up uint64, bits byte, out
 	out.Home.own(f)
 }
 
-// homeTagged gives a delivery of the home leg the client's tag. The frame is changed where it
-// lies.
-func (ch *channel) homeTagged(f frame.Frame) {
+// homeTagged gives a delivery of the home leg the client's tag; noAck if it is not to be
+// settled. The frame is changed where it lies.
+func (ch *channel) homeTagged(f frame.Frame, noAck bool) {
 	at := frame.TagAt(f)
 	if at == 0 {
 		return
 	}
 	up := binary.BigEndian.Uint64(f[at:])
 	ch.homeTag = up
-	if ch.feed != nil {
-		binary.BigEndian.PutUint64(f[at:], ch.feed.add(up, nil))
+	switch {
+	case ch.feed == nil:
+	case noAck:
+		binary.BigEndian.PutUint64(f[at:], ch.feed.next())
+	default:
+		binary.BigEndian.PutUint64(f[at:], ch.feed.add(up, 0))
 	}
 }
 
@@ -220,9 +230,9 @@ func (c *Conn) recover(ch *channel, f frame.Frame, out *Out) {
 		return // the home broker says what it thinks of it
 	}
 	c.recoverFrom(ch.feed.getters, out)
-	for _, m := range ch.feed.members {
-		m.ready, m.unacked = m.ready[:0], 0
-		if m.flags&consumeNoAck == 0 {
+	for _, m := range c.groupMembers() { // also those that are cancelled and give back
+		if m.ch == ch && m.flags&consumeNoAck == 0 {
+			m.ready, m.unacked = m.ready[:0], 0
 			c.recoverFrom(m.readers, out)
 		}
 	}
@@ -241,6 +251,15 @@ func (c *Conn) recoverFrom(readers []*reader, out *Out) {
 		if r.m != nil {
 			c.goOnReading(r, out)
 		}
+	}
+}
+
+// homeRecovered takes a recover-ok: what the home leg has brought before it is void, that which
+// was on its way too. An ack of later messages that named it would close the channel.
+func (c *Conn) homeRecovered(ch *channel, out *Out) {
+	if ch.feed != nil {
+		ch.feed.forget(0)
+		c.feedOn(ch, out)
 	}
 }
 

@@ -26,10 +26,8 @@ type member struct {
 	readers []*reader
 	ready   []*reader // those that have messages for the client, in turn
 	unacked int       // messages that the client has, and has not settled
+	starved int       // for how many ticks, see relieve
 }
-
-// noAckPrefetch is how many messages of a shard for a no-ack consumer may be on their way.
-const noAckPrefetch = 200
 
 // Reading is what a consumer of a group has to do with a shard.
 type Reading struct {
@@ -162,7 +160,9 @@ func (c *Conn) follow(m *member, out *Out) {
 	}
 	for _, s := range m.part {
 		if !slices.ContainsFunc(m.readers, func(r *reader) bool { return r.shard.Queue == s.Queue }) {
-			m.readers = append(m.readers, &reader{ch: m.ch, m: m, shard: s})
+			r := &reader{ch: m.ch, m: m, shard: s}
+			r.source = m.ch.feed.source(r)
+			m.readers = append(m.readers, r)
 			out.Seated = append(out.Seated, s.Queue)
 		}
 	}
@@ -185,51 +185,6 @@ func (c *Conn) begin(r *reader, out *Out) {
 		c.askFor(r, out)
 	default:
 		c.subscribe(r, out)
-	}
-}
-
-// prefetch shares what the client may have unsettled out among the readers: each has at least
-// one, so that none starves, and all of them no more than the client may have, or than there
-// are shards.
-func (c *Conn) prefetch(m *member, out *Out) {
-	limit := m.limit
-	if all := m.ch.qosAll; all > 0 && (limit == 0 || all < limit) {
-		limit = all
-	}
-	var readers []*reader
-	for _, r := range m.readers {
-		if !r.leaving {
-			readers = append(readers, r)
-		}
-	}
-	slices.SortFunc(readers, func(a, b *reader) int {
-		if a.shard.Queue < b.shard.Queue {
-			return -1
-		}
-		return 1
-	})
-	for i, r := range readers {
-		n := 0
-		switch {
-		case m.flags&consumeNoAck != 0:
-			n = noAckPrefetch
-		case limit > 0:
-			n = limit / len(readers)
-			if i < limit%len(readers) {
-				n++
-			}
-			n = max(n, 1)
-		}
-		c.want(r, n, out)
-	}
-}
-
-func (c *Conn) prefetchAll(ch *channel, out *Out) {
-	if ch.feed == nil {
-		return
-	}
-	for _, m := range ch.feed.members {
-		c.prefetch(m, out)
 	}
 }
 
@@ -327,6 +282,7 @@ func (c *Conn) tickGroups(out *Out) {
 		for _, r := range slices.Clone(m.readers) {
 			c.tickReader(r, out)
 		}
+		c.relieve(m, out)
 	}
 }
 

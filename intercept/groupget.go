@@ -88,6 +88,7 @@ func (c *Conn) getter(ch *channel, l *link, out *Out) *reader {
 	if !c.openReader(r, l, out) {
 		return nil
 	}
+	r.source = ch.feed.source(r)
 	ch.feed.getters = append(ch.feed.getters, r)
 	return r
 }
@@ -114,7 +115,7 @@ func (c *Conn) farGetOk(r *reader, b []byte, tagAt int, out *Out) {
 	if ch.feed.get.noAck {
 		tag = d.next()
 	} else {
-		tag = d.add(binary.BigEndian.Uint64(b[tagAt:]), r)
+		tag = d.add(binary.BigEndian.Uint64(b[tagAt:]), r.source)
 		r.unacked++
 	}
 	binary.BigEndian.PutUint64(b[tagAt:], tag)

@@ -138,17 +138,7 @@ func (c *Conn) LinkDown(i int, why Down, text string, out *Out) {
 			c.legLost(ch, ch.legTo(l), out)
 		}
 	}
-	readers := l.readers
-	l.readers = nil
-	for _, r := range readers {
-		switch {
-		case r == nil:
-		case r.stage == readerClosing:
-			c.readerEnded(r, out)
-		default:
-			c.readerLost(r, out)
-		}
-	}
+	c.loseReaders(l, out)
 	c.linkNews(out)
 }
 

@@ -30,8 +30,10 @@ type reader struct {
 	link   *link
 	number uint16 // its channel there
 	stage  readerStage
+	source uint32 // in the channel's deliveries
 
 	prefetch  int       // that it consumes with, or is to; 0 is no limit
+	idle      bool      // see relieve
 	leaving   bool      // it is to give the shard back
 	deadline  time.Time // when it is closed whatever the client has, if it leaves
 	notBefore time.Time // when it may begin: at a tick, if one like it was lost
@@ -122,6 +124,7 @@ func (c *Conn) openReader(r *reader, l *link, out *Out) bool {
 // tells how many octets it took. See RunFromHome.
 func (c *Conn) RunFromLink(i int, b []byte, out *Out) (taken int) {
 	l := c.links[i]
+	passed := 0 // from where on all is for the client
 	for l.to.Reads && l.state == linkUp && c.phase != parted {
 		method, head, body := frame.Whole(b[taken:])
 		if method == 0 || max(method, head, body) > c.cfg.FrameMax+frame.Overhead {
@@ -133,9 +136,13 @@ func (c *Conn) RunFromLink(i int, b []byte, out *Out) (taken int) {
 			break
 		}
 		n := method + head + body
-		c.arrived(r, b[taken:taken+n:taken+n], at, false, out)
+		if !c.arrived(r, b[taken:taken+n:taken+n], at, out) {
+			out.Client.view(b[passed:taken])
+			passed = taken + n
+		}
 		taken += n
 	}
+	out.Client.view(b[passed:taken])
 	return taken
 }
 
@@ -171,8 +178,8 @@ func (c *Conn) readerFrame(l *link, n uint16, f frame.Frame, out *Out) error {
 	if r.content.busy() || r.stage == readerClosing {
 		return nil
 	}
-	if at := frame.TagAt(frame.First(r.partial)); at > 0 {
-		c.arrived(r, r.partial, at, true, out)
+	if at := frame.TagAt(frame.First(r.partial)); at > 0 && c.arrived(r, r.partial, at, out) {
+		out.Client.own(r.partial)
 	}
 	if cap(r.partial) > maxPartial {
 		r.partial = nil
@@ -247,6 +254,10 @@ func (c *Conn) want(r *reader, prefetch int, out *Out) {
 		return
 	}
 	r.prefetch = prefetch
+	if r.stage == readerPausing {
+		c.goOnReading(r, out)
+		return
+	}
 	if r.stage != readerSubscribing && r.stage != readerReading || r.leaving {
 		return
 	}
@@ -276,6 +287,7 @@ func (c *Conn) leaveShard(r *reader, out *Out) {
 	}
 	r.leaving = true
 	r.waiting = nil
+	r.m.unready(r)
 	if r.stage == readerWaiting {
 		c.readerEnded(r, out)
 		return
@@ -323,6 +335,30 @@ func (c *Conn) forgetReader(r *reader) {
 	r.stage, r.waiting, r.partial = readerGone, nil, nil
 }
 
+// loseReaders ends the readers of a link that is down: all of them at first, for what one
+// leads to must not reach another there.
+func (c *Conn) loseReaders(l *link, out *Out) {
+	var closing, lost []*reader
+	for _, r := range l.readers {
+		switch {
+		case r == nil:
+			continue
+		case r.stage == readerClosing:
+			closing = append(closing, r)
+		default:
+			lost = append(lost, r)
+		}
+		c.forgetReader(r)
+	}
+	l.readers = nil
+	for _, r := range closing {
+		c.readerEnded(r, out)
+	}
+	for _, r := range lost {
+		c.readerLost(r, out)
+	}
+}
+
 // readerLost says that a reader has been ended by its broker, or with its link. If its shard
 // is still to be read there is a new one, at the next tick.
 func (c *Conn) readerLost(r *reader, out *Out) {
@@ -346,6 +382,7 @@ func (c *Conn) readerLost(r *reader, out *Out) {
 				m.readers[i] = next
 			}
 		}
+		next.source = r.ch.feed.source(next)
 		m.unready(r)
 		c.tellReading(next, out)
 	}
@@ -354,9 +391,10 @@ func (c *Conn) readerLost(r *reader, out *Out) {
 // readerRefused takes a broker's channel.close on a reader's channel.
 func (c *Conn) readerRefused(r *reader, f frame.Frame, out *Out) {
 	a := f.Args()
-	e := &frame.ChannelError{Code: a.Short(), Method: frame.BasicConsume}
+	e := &frame.ChannelError{Code: a.Short()}
 	text := string(a.ShortStr())
 	_, e.Text, _ = strings.Cut(text, " - ")
+	e.Method = frame.Method(uint32(a.Short())<<16 | uint32(a.Short()))
 	late := r.unacked > 0 && strings.Contains(text, "timed out")
 	denied := e.Code == frame.AccessRefused
 	if denied && r.m != nil && strings.Contains(text, "exclusive") {

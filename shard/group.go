@@ -62,8 +62,9 @@ const (
 	steadyOver = 10 * time.Second
 )
 
-// Divide gives the parts of the consumers of node self, by their IDs. consumers are those of
-// all nodes that live, by node.
+// Divide gives the parts of the consumers of node self, by their IDs: what each is to have and
+// nobody else has, and for a while what it is to give back. consumers are those of all nodes
+// that live, by node.
 func (g *Group) Divide(now time.Time, self string, shards []Shard, consumers map[string][]Consumer, ordered bool) map[string][]Shard {
 	var members []Member
 	held, tries := Assignment{}, Assignment{}
@@ -92,45 +93,52 @@ func (g *Group) Divide(now time.Time, self string, shards []Shard, consumers map
 	}
 	g.count(now, members)
 	assigned := Assign(shards, members, held, ordered)
-	parts := map[string][]Shard{}
 	over := map[surplus]time.Time{}
-	for _, k := range consumers[self] {
+	parts := map[string][]Shard{}
+	own := map[string]*Consumer{}
+	for i, k := range consumers[self] {
 		if !k.Leaving {
-			parts[k.ID] = g.part(now, k, shards, assigned, readers, over)
+			own[k.ID] = &consumers[self][i]
+		}
+	}
+	for _, s := range shards {
+		to := assigned[s.Queue]
+		for _, id := range to {
+			others := slices.ContainsFunc(readers[s.Queue], func(other string) bool { return other != id && !slices.Contains(to, other) })
+			if k := own[id]; k != nil && (!others || k.reads(s.Queue) != "") {
+				parts[id] = append(parts[id], s)
+			}
+		}
+		for _, id := range readers[s.Queue] {
+			if k := own[id]; k != nil && !slices.Contains(to, id) && k.reads(s.Queue) == Active && g.keeps(now, surplus{id, s.Queue}, over) {
+				parts[id] = append(parts[id], s)
+			}
 		}
 	}
 	g.surplus = over
 	return parts
 }
 
-// part is what one consumer reads: what it is to have and nobody else has, and for a while
-// what it is to give back.
-func (g *Group) part(now time.Time, k Consumer, shards []Shard, assigned Assignment, readers map[string][]string, over map[surplus]time.Time) (part []Shard) {
-	for _, s := range shards {
-		to := assigned[s.Queue]
-		at := slices.IndexFunc(k.Reads, func(r Reading) bool { return r.Queue == s.Queue && r.State != Handing })
-		switch {
-		case slices.Contains(to, k.ID):
-			others := slices.ContainsFunc(readers[s.Queue], func(id string) bool { return id != k.ID && !slices.Contains(to, id) })
-			if at < 0 && others {
-				continue
-			}
-		case at < 0 || k.Reads[at].State == Waiting || len(to) == 0:
-			continue
-		default:
-			what := surplus{k.ID, s.Queue}
-			since, known := g.surplus[what]
-			if !known {
-				since = now
-			}
-			over[what] = since
-			if now.Sub(since) >= g.steadyFor() {
-				continue
-			}
+// reads tells how far a consumer is with a shard that it does not give back; "" if it has
+// nothing to do with it.
+func (k *Consumer) reads(queue string) ReadingState {
+	for _, r := range k.Reads {
+		if r.Queue == queue && r.State != Handing {
+			return r.State
 		}
-		part = append(part, s)
 	}
-	return part
+	return ""
+}
+
+// keeps tells whether what is to be another's is kept a while longer, and notes in over since
+// when it is.
+func (g *Group) keeps(now time.Time, what surplus, over map[surplus]time.Time) bool {
+	since, known := g.surplus[what]
+	if !known {
+		since = now
+	}
+	over[what] = since
+	return now.Sub(since) < g.steadyFor()
 }
 
 // count notes when the members change.

@@ -64,8 +64,10 @@ func (f *far) reads(want map[string]int) {
 }
 
 func TestFarGroup(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"balanced", "ordered"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			f := startFar(t, 2, ", consumers: "+mode, "")
 			all := make(chan groupLog, 10_000)
 			one := f.groupJoin(0, "one", 10, all)
@@ -133,5 +135,33 @@ func TestFarGroup(t *testing.T) {
 			}
 			f.reads(map[string]int{"two": 6})
 		})
+	}
+}
+
+// TestFarGroupAcksWhatItMayHave: a consumer that acknowledges only when it has as many as it
+// may have gets as many, though they are all on one of its shards.
+func TestFarGroupAcksWhatItMayHave(t *testing.T) {
+	t.Parallel()
+	f := startFar(t, 2, ", consumers: ordered", "")
+	all := make(chan groupLog, 100)
+	ch := f.groupJoin(0, "ten", 10, all)
+	f.reads(map[string]int{"ten": 6})
+	pub := f.channel(1)
+	sessionMust(t, pub.Confirm(false))
+	if acked, _ := farSend(t, pub, []string{"one key"}, 40); len(acked) != 40 {
+		t.Fatalf("%d acked", len(acked))
+	}
+	for i := range 40 {
+		select {
+		case l := <-all:
+			if want := fmt.Sprintf("%06d", i); string(l.d.Body) != want {
+				t.Fatalf("%s where %s is next", l.d.Body, want)
+			}
+			if i%10 == 9 {
+				sessionMust(t, ch.Ack(l.d.DeliveryTag, true))
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("it waits for message %d", i)
+		}
 	}
 }

@@ -14,6 +14,7 @@
 //	retire.go   shards that are wanted no more, until they are empty and deleted
 //	quorum.go   which quorum shards of other nodes are led
 //	far.go      brokers that are in no cluster with this node's
+//	group.go    who reads which shard, where the consumers are a group
 //	errand.go   what sessions want of a stream's exchange
 //	queue.go    what sessions want of its queues
 //	broker.go   who is up

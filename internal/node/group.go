@@ -166,6 +166,7 @@ func (n *Node) regroup(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.tellConsumers()
+	n.noteDown(now)
 	st := n.cluster.State()
 	parts := shard.Parts{}
 	for name, g := range n.groups {
@@ -176,7 +177,7 @@ func (n *Node) regroup(now time.Time) {
 			}
 			continue
 		}
-		byID := g.rule.Divide(now, n.cfg.Name, s.everywhere(), n.consumersOf(st, name), s.settings.Consumers == shard.ConsumeOrdered)
+		byID := g.rule.Divide(now, n.cfg.Name, n.within(now, s.everywhere()), n.consumersOf(st, name), s.settings.Consumers == shard.ConsumeOrdered)
 		for number, k := range g.consumers {
 			parts[number] = shard.Part{Shards: byID[k.ID]}
 		}
@@ -202,6 +203,29 @@ func (s *stream) everywhere() (all []shard.Shard) {
 	}
 	slices.SortFunc(all, func(a, b shard.Shard) int { return cmp.Compare(a.Queue, b.Queue) })
 	return all
+}
+
+// noteDown notes since when brokers are down. n.mu is held.
+func (n *Node) noteDown(now time.Time) {
+	for node, m := range n.members {
+		_, known := n.downSince[node]
+		switch down := m.condition == BrokerDown || m.presence == membership.Lost && n.dead[node]; {
+		case !down:
+			delete(n.downSince, node)
+		case !known:
+			n.downSince[node] = now
+		}
+	}
+}
+
+// within leaves out the shards of brokers that have been down for longer than the grace: they
+// are no part of what there is to be shared out. For less nothing is moved. Other brokers of
+// a cluster serve quorum shards. n.mu is held.
+func (n *Node) within(now time.Time, shards []shard.Shard) []shard.Shard {
+	return slices.DeleteFunc(shards, func(s shard.Shard) bool {
+		since, down := n.downSince[s.Node]
+		return down && !s.Quorum && now.Sub(since) > n.cfg.LostGrace
+	})
 }
 
 // tellConsumers tells of the consumers here, and takes back what was told before a restart.

@@ -71,6 +71,7 @@ type Node struct {
 	groups       map[shard.Name]*group
 	groupOf      map[uint64]shard.Name // by the consumer's number
 	lastConsumer uint64
+	downSince    map[string]time.Time // when brokers were first seen down, by node
 	heard        map[string]heard // of other nodes' consumers, by key
 	shares       shard.Parts      // what the consumers here are to read
 	partsNews    chan struct{}    // closed when shares are replaced
@@ -99,6 +100,7 @@ func New(cfg Config, k *keeper.Keeper, cluster *membership.Cluster, log *zap.Log
 		groups:    map[shard.Name]*group{},
 		groupOf:   map[uint64]shard.Name{},
 		heard:     map[string]heard{},
+		downSince: map[string]time.Time{},
 		partsNews: make(chan struct{}),
 		regroups:  make(chan struct{}, 1),
 		condition: Starting,

@@ -25,16 +25,16 @@ func (s *setup) declare(addr, proxy string, queues []string) error {
 			return err
 		}
 	}
-	return declareStream(proxy)
+	return declareStream(proxy, streamName)
 }
 
-func declareStream(proxy string) error {
+func declareStream(proxy, name string) error {
 	c, err := dial(proxy)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	_, err = c.call(fmt.Sprintf("1 exchange.declare exchange=%q type=\"x-consistent-hash\" durable", streamName), frame.ExchangeDeclareOk)
+	_, err = c.call(fmt.Sprintf("1 exchange.declare exchange=%q type=\"x-consistent-hash\" durable", name), frame.ExchangeDeclareOk)
 	return err
 }
 

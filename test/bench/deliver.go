@@ -13,19 +13,24 @@ import (
 // are of one size.
 type flooded struct {
 	*client
-	size   int // octets of one delivery on the wire
+	size   int  // octets of one delivery on the wire
+	acks   bool // it acknowledges, all that one read has brought at once
 	octets atomic.Int64
 }
 
 // consumeFlood begins a flood of deliveries without end.
-func consumeFlood(addr, queue, exchange string, size int) (*flooded, error) {
+func consumeFlood(addr, queue, exchange string, size int, acks bool) (*flooded, error) {
 	c, err := dial(addr)
 	if err != nil {
 		return nil, err
 	}
-	f := &flooded{client: c}
+	f := &flooded{client: c, acks: acks}
+	noAck := "no-ack"
+	if acks {
+		noAck = ""
+	}
 	c.SetDeadline(time.Now().Add(patience))
-	_, err = c.call(fmt.Sprintf(`1 basic.consume queue=%q consumer-tag="c" no-ack arguments={x-flood=-1 x-size=%d x-exchange=%q}`, queue, size, exchange), frame.BasicConsumeOk)
+	_, err = c.call(fmt.Sprintf(`1 basic.consume queue=%q consumer-tag="c" %s arguments={x-flood=-1 x-size=%d x-exchange=%q}`, queue, noAck, size, exchange), frame.BasicConsumeOk)
 	if err == nil {
 		err = f.measure(size)
 	}
@@ -56,11 +61,18 @@ func (f *flooded) measure(body int) error {
 // read counts until the connection is closed.
 func (f *flooded) read() {
 	buf := make([]byte, 256<<10)
+	var ack []byte
+	acked := uint64(1) // the first delivery is not counted in octets
 	for {
 		n, err := f.Read(buf)
-		f.octets.Add(int64(n))
+		octets := f.octets.Add(int64(n))
 		if err != nil {
 			return
+		}
+		if whole := uint64(octets)/uint64(f.size) + 1; f.acks && whole > acked {
+			acked = whole
+			ack = frame.Build(ack[:0], 1, frame.BasicAck).LongLong(acked).Octet(1).End()
+			f.Write(ack) // a failure shows at the next read
 		}
 	}
 }
@@ -71,10 +83,10 @@ type floods struct {
 	reading sync.WaitGroup
 }
 
-func startFloods(p path, conns, size int) (*floods, error) {
+func startFloods(p path, conns, size int, acks bool) (*floods, error) {
 	fs := &floods{}
-	for range conns {
-		f, err := consumeFlood(p.addr, p.queues[0], p.exchange, size)
+	for i := range conns {
+		f, err := consumeFlood(p.addr, p.queues[i%len(p.queues)], p.exchange, size, acks)
 		if err != nil {
 			fs.end()
 			return nil, err
@@ -119,19 +131,24 @@ const warmUp = 200 * time.Millisecond
 
 // measureDeliver floods consumers.
 func measureDeliver(b *bench, s scenario, p path) (sample, error) {
-	fs, err := startFloods(p, b.connections, s.size)
+	fs, err := startFloods(p, b.connections, s.size, s.acks)
 	if err != nil {
 		return nil, err
 	}
 	defer fs.end()
 	time.Sleep(min(warmUp, b.duration))
+	if p.comes != nil {
+		if err := p.comes(b.connections); err != nil {
+			return nil, err
+		}
+	}
 	return fs.over(p, b.duration)
 }
 
 // measureStalled tells which part of their rate consumers keep beside one that
 // has stopped reading. What is measured before and after is the whole.
 func measureStalled(b *bench, s scenario, p path) (sample, error) {
-	fs, err := startFloods(p, b.connections, s.size)
+	fs, err := startFloods(p, b.connections, s.size, s.acks)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +158,7 @@ func measureStalled(b *bench, s scenario, p path) (sample, error) {
 	for i := range rate {
 		var stalled *flooded
 		if i == 1 {
-			if stalled, err = consumeFlood(p.addr, p.queues[0], p.exchange, s.size); err != nil {
+			if stalled, err = consumeFlood(p.addr, p.queues[0], p.exchange, s.size, false); err != nil {
 				return nil, err
 			}
 			time.Sleep(min(2*warmUp, b.duration)) // until every buffer on its way is full

@@ -49,6 +49,9 @@ func goals() []goal {
 	}
 	add(goal{text: "CPU per delivery, passed through, 200 B", scenario: "sink: deliver 200 B", path: amqproxy, metric: cpuPerMessage, how: byHAProxy, limit: 1.5})
 	add(goal{text: "CPU per delivery from a stream, 200 B", scenario: "sink: deliver 200 B", path: stream, metric: cpuPerMessage, how: byHAProxy, limit: 1.5})
+	for _, what := range []string{"deliver 200 B", "deliver with acks 200 B"} {
+		add(goal{text: "CPU to a group that reads all nodes: " + what, scenario: "sink: " + what, path: links, metric: cpuPerMessage, how: byHAProxy, limit: 2})
+	}
 	add(goal{text: "one core's publishes to a stream, 100 B", scenario: "sink: publish 100 B", path: stream, metric: cpuPerMessage, how: perCPU, limit: 4e6, atLeast: true})
 	add(goal{text: "the same with confirms", scenario: "sink: publish with confirms 100 B", path: stream, metric: cpuPerMessage, how: perCPU, limit: 2.5e6, atLeast: true})
 	for _, path := range []string{amqproxy, stream} {

@@ -70,7 +70,7 @@ backend broker
 
 // startAmqproxy runs amqproxy with what any installation has.
 func (s *setup) startAmqproxy(dir, target string) (hop, error) {
-	l, err := s.launch(dir, nodeName, target, shards, "")
+	l, err := s.launch(dir, nodeName, target, shards, "local", "")
 	if err != nil {
 		return hop{}, err
 	}
@@ -88,18 +88,18 @@ type launched struct {
 }
 
 // launch starts amqproxy as a node with so many shards; more is further configuration.
-func (s *setup) launch(dir, node, target string, perNode int, more string) (launched, error) {
+func (s *setup) launch(dir, node, target string, perNode int, consumers, more string) (launched, error) {
 	config := fmt.Sprintf(`node: %s
 listen: 127.0.0.1:0
 broker: amqp://%s
 state-dir: %s
 admin: {listen: 127.0.0.1:0}
 definitions:
-  bench: {shards-per-node: %d, queue-arguments: {%s}}
+  bench: {shards-per-node: %d, consumers: %s, queue-arguments: {%s}}
 policies:
   - {name: bench, pattern: '^shard\.', stream-definition: bench}
 limits: {declare-timeout: 1m} # a flood on one processor leaves little for errands
-%s`, node, target, dir, perNode, strings.NewReplacer("=", ": ", " ", ", ").Replace(queueLimits), more)
+%s`, node, target, dir, perNode, consumers, strings.NewReplacer("=", ": ", " ", ", ").Replace(queueLimits), more)
 	file := filepath.Join(dir, "amqproxy.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return launched{}, err

@@ -52,15 +52,27 @@ func (s *setup) startLinks() error {
 			first = said
 		}
 	}
-	if err := declareStream(first.Listen); err != nil {
-		return err
+	for _, name := range append(groupNames(), streamName) {
+		if err := declareStream(first.Listen, name); err != nil {
+			return err
+		}
 	}
 	if err := complete(first.Admin); err != nil {
 		return err
 	}
-	s.paths[[2]string{sink, links}] = path{kind: links, target: sink, addr: first.Listen, proc: nodes[0].proc, exchange: streamName, keys: bufferMessages,
-		went: func(connections int) error { return linked(first.Admin, connections*(farNodes-1)) }}
+	s.paths[[2]string{sink, links}] = path{kind: links, target: sink, addr: first.Listen, proc: nodes[0].proc, exchange: streamName, queues: groupNames(), keys: bufferMessages,
+		went:  func(connections int) error { return linked(first.Admin, connections*(farNodes-1)) },
+		comes: func(connections int) error { return linked(first.Admin, connections*farNodes) }}
 	return nil
+}
+
+// groupNames are the streams whose groups have one consumer each, so that each reads all
+// shards of its own.
+func groupNames() (names []string) {
+	for i := range 8 {
+		names = append(names, fmt.Sprintf("%s.group%d", streamName, i))
+	}
+	return names
 }
 
 // launchNode starts a sink and the amqproxy beside it.
@@ -80,7 +92,7 @@ func (s *setup) launchNode(i int, gossip []string) (launched, error) {
 		}
 	}
 	more := fmt.Sprintf("gossip: {listen: %q, join: [%s]}\n", gossip[i], strings.Join(others, ", "))
-	return s.launch(dir, fmt.Sprintf("%s%d", nodeName, i), target, shards/farNodes, more)
+	return s.launch(dir, fmt.Sprintf("%s%d", nodeName, i), target, shards/farNodes, "balanced", more)
 }
 
 // complete waits until a proxy sends the stream's messages to all nodes' shards.
@@ -96,13 +108,13 @@ func complete(admin string) error {
 		}
 		select {
 		case <-late.C:
-			return fmt.Errorf("%s has %d shards of %d", streamName, has, shards)
+			return fmt.Errorf("a stream has %d shards of %d", has, shards)
 		case <-again.C:
 		}
 	}
 }
 
-// shardsOf tells how many of the stream's shards a proxy uses.
+// shardsOf tells how many of a stream's shards a proxy uses, of that of which it uses least.
 func shardsOf(admin string) (int, error) {
 	text, err := ask(admin, "/api/v1/streams")
 	if err != nil {
@@ -115,12 +127,13 @@ func shardsOf(admin string) (int, error) {
 	if err := json.Unmarshal(text, &streams); err != nil {
 		return 0, fmt.Errorf("streams of %s: %w", admin, err)
 	}
-	for _, s := range streams {
-		if s.Stream == streamName {
-			return s.Shards, nil
+	least := 0
+	for i, s := range streams {
+		if least = min(least, s.Shards); i == 0 {
+			least = s.Shards
 		}
 	}
-	return 0, nil
+	return least, nil
 }
 
 // linked fails if a proxy has fewer links open than want: then messages have gone to
@@ -136,7 +149,7 @@ func linked(admin string, want int) error {
 			continue
 		}
 		if open, err := strconv.Atoi(rest); err != nil || open < want {
-			return fmt.Errorf("%s publish links are open, want %d", rest, want)
+			return fmt.Errorf("%s links are open, want %d", rest, want)
 		}
 		return nil
 	}

@@ -16,7 +16,8 @@ const (
 
 // The paths: what stands between a client and a target. On the path of a stream
 // amqproxy does its work, on the one before it lets everything through. On the last the
-// stream is on several nodes, and most of it goes over publish links.
+// stream is on several nodes: most of what is published to it goes over publish links, and
+// its consumers are groups, each of which reads all shards.
 const (
 	direct   = "direct"
 	haproxy  = "haproxy"
@@ -37,6 +38,7 @@ type scenario struct {
 	size         int // of a message's body
 	connections  int // for those that say so themselves
 	confirms     bool
+	acks         bool
 	paths        []string
 	rounds       int // at least; or, below 0, at most
 	measure      func(*bench, scenario, path) (sample, error)
@@ -74,8 +76,13 @@ func scenarios() []scenario {
 		add(scenario{what: "publish with confirms", target: sink, size: size, confirms: true, paths: pathsAndFar, measure: measurePublish})
 	}
 	for _, size := range sizes {
-		add(scenario{what: "deliver", target: sink, size: size, paths: allPaths, measure: measureDeliver})
+		paths := allPaths
+		if size == 200 {
+			paths = pathsAndFar
+		}
+		add(scenario{what: "deliver", target: sink, size: size, paths: paths, measure: measureDeliver})
 	}
+	add(scenario{what: "deliver with acks", target: sink, size: 200, paths: pathsAndFar, acks: true, measure: measureDeliver})
 	add(scenario{what: "deliver beside one that stops reading", target: sink, size: 200, paths: []string{haproxy, amqproxy, stream}, measure: measureStalled})
 	add(scenario{what: "latency, one by one", target: sink, size: 200, paths: allPaths, measure: measureOneByOne})
 	add(scenario{what: "latency at 5000/s", target: sink, size: 200, paths: allPaths, measure: measurePaced})

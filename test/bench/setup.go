@@ -33,9 +33,9 @@ type path struct {
 	queues       []string // where what is published to exchange can be consumed
 	keys         int      // of how many routing keys one must be used
 
-	// went tells whether what so many connections have published went by this path; nil
-	// where it can't go another way.
-	went func(connections int) error
+	// went tells whether what so many connections have published went by this path, and
+	// comes whether what they are delivered comes by it; nil where there is no other way.
+	went, comes func(connections int) error
 }
 
 // setup is everything that was started.
