@@ -236,9 +236,10 @@ func (c *Conn) askFor(r *reader, out *Out) {
 // subscribe consumes. What the client said with its consume goes along, but for no-ack: what
 // it has not been sent must not be lost.
 func (c *Conn) subscribe(r *reader, out *Out) {
+	again := r.paused
 	r.stage, r.paused = readerSubscribing, false
 	to := out.to(r.link)
-	if r.prefetch > 0 {
+	if r.prefetch > 0 || again { // the channel may have another one
 		to.built(to.build(r.number, frame.BasicQos).Long(0).Short(uint16(r.prefetch)).Octet(0))
 	}
 	flags := r.m.flags &^ (consumeNoAck | consumeExclusive | consumeNoWait)
