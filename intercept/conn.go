@@ -356,7 +356,10 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		}
 	case frame.BasicRecoverOk:
 		c.acknowledged(ch, f, out)
+		out.Client.view(f)
 		c.homeRecovered(ch, out)
+		c.replied(ch, m, out)
+		return
 	case frame.BasicCancel:
 		c.consumerEnded(ch, f, out)
 	case frame.BasicCancelOk:
