@@ -149,7 +149,9 @@ func (c *Conn) settleOne(ch *channel, at int, m frame.Method, bits byte, out *Ou
 }
 
 // settleTo settles all up to one: with each reader what of these it has brought, and with the
-// home leg unless that is told already.
+// home leg unless that is told already. What that brought before there was a feed is settled
+// along with what it has brought since: by itself it can't be named, for nobody has kept which
+// of it is settled.
 func (c *Conn) settleTo(ch *channel, to int, m frame.Method, bits byte, homeTold bool, out *Out) {
 	d := &ch.feed.deliveries
 	home := uint64(0)
@@ -203,16 +205,20 @@ func (c *Conn) settleHome(ch *channel, m frame.Method, up uint64, bits byte, out
 	out.Home.own(f)
 }
 
-// homeTagged gives a delivery of the home leg the client's tag. The frame is changed where it
-// lies.
-func (ch *channel) homeTagged(f frame.Frame) {
+// homeTagged gives a delivery of the home leg the client's tag; noAck if it is not to be
+// settled. The frame is changed where it lies.
+func (ch *channel) homeTagged(f frame.Frame, noAck bool) {
 	at := frame.TagAt(f)
 	if at == 0 {
 		return
 	}
 	up := binary.BigEndian.Uint64(f[at:])
 	ch.homeTag = up
-	if ch.feed != nil {
+	switch {
+	case ch.feed == nil:
+	case noAck:
+		binary.BigEndian.PutUint64(f[at:], ch.feed.next())
+	default:
 		binary.BigEndian.PutUint64(f[at:], ch.feed.add(up, 0))
 	}
 }

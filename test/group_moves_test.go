@@ -1,0 +1,117 @@
+package test
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// groupMessages is how many messages flow while consumers join and leave.
+const groupMessages = 50_000
+
+// TestManyGroupMoves: consumers join and leave on all proxies while keyed messages flow. None
+// is lost or comes twice, those of a key come in order and to one consumer at a time, and no
+// shard moves that need not.
+func TestManyGroupMoves(t *testing.T) { both(t, testManyGroupMoves) }
+
+func testManyGroupMoves(t *testing.T, on *threeBrokers) {
+	g := startGroups(t, on, 2, "", "")
+	t.Run("ordered", func(t *testing.T) { g.joinAndLeave(t, "ordered", groupMessages) })
+	t.Run("balanced", func(t *testing.T) { g.joinAndLeave(t, "balanced", groupMessages/10) })
+}
+
+// joinAndLeave is the same for one mode.
+func (g *groups) joinAndLeave(t *testing.T, mode string, messages int) {
+	const keys = 500
+	f := g.flow(mode, "moves", keys)
+	var readers []*reader
+	join := func(i int) { readers = append(readers, f.join(i, 40)) }
+	leave := func(n int) {
+		readers[n].leave()
+		readers = slices.Delete(readers, n, n+1)
+	}
+	join(0)
+	f.step(func() {}, 6)
+	f.produce(0, 0)
+	f.another(1)
+	f.step(func() { join(1) }, 3, 3)
+	f.step(func() { join(2) }, 2, 2, 2)
+	f.step(func() { join(0) }, 2, 2, 1, 1)
+	f.step(func() { leave(1) }, 2, 2, 2)
+	f.step(func() { join(1) }, 2, 2, 1, 1)
+	f.step(func() { join(1) }, 2, 1, 1, 1, 1)
+	f.step(func() { join(2) }, 1, 1, 1, 1, 1, 1)
+	if mode == "ordered" { // with two at a shard there is no order
+		f.step(func() { join(2) }, 1, 1, 1, 1, 1, 1, 0)
+		f.step(func() { leave(0) }, 1, 1, 1, 1, 1, 1)
+	}
+	f.step(func() { leave(2) }, 2, 1, 1, 1, 1)
+	f.reached((messages + keys - 1) / keys)
+	f.end()
+	f.verdict(t, false)
+	for _, r := range readers {
+		r.undisturbed(t)
+		r.leave()
+	}
+}
+
+// step does something to a group, waits until it has these loads, and checks that it has not
+// moved more shards than it had to: as the proxies show it, and as the messages came.
+func (f *flow) step(do func(), loads ...int) {
+	f.t.Helper()
+	before, counted := f.readBy(), f.moved()
+	began := time.Now()
+	do()
+	after := f.shared(f.stream, []int{0, 1, 2}, loads...)
+	took := time.Since(began)
+	if len(before) == 0 {
+		return
+	}
+	f.mark()
+	f.covered(f.t, f.shards(0, 1, 2)...)
+	want := fewest(before, after)
+	changed := 0
+	for queue, tags := range after {
+		if !slices.Equal(tags, []string{before[queue]}) {
+			changed++
+		}
+	}
+	if n := f.moved() - counted; changed != want || n != want {
+		f.t.Errorf("%s: for the loads %v %d shards have other consumers and messages came from %d others, want %d; before %v, after %v", f.stream, loads, changed, n, want, before, after)
+	}
+	f.t.Logf("%s: %v after %s, moved %d", f.stream, loads, took, changed)
+}
+
+// readBy is who was the last to get something of each shard.
+func (f *flow) readBy() map[string]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	by := map[string]string{}
+	for queue, tag := range f.reader {
+		by[queue] = tag
+	}
+	return by
+}
+
+// fewest is how many shards have to move from the consumers before to as many as there are
+// after, to be shared evenly: those of who has gone, and what is above the larger part, or
+// what the new one has to have.
+func fewest(before map[string]string, after map[string][]string) int {
+	now, had := map[string]bool{}, map[string]int{}
+	for _, tags := range after {
+		now[tags[0]] = true
+	}
+	gone, above := 0, 0
+	for _, tag := range before {
+		if had[tag]++; !now[tag] {
+			gone++
+		}
+	}
+	least, most := len(before)/len(now), (len(before)+len(now)-1)/len(now)
+	lacking := 0
+	for tag := range now {
+		above += max(0, had[tag]-most)
+		lacking += max(0, least-had[tag])
+	}
+	return max(gone, above, lacking)
+}

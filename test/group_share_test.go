@@ -1,0 +1,91 @@
+package test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+)
+
+// TestManyGroupDrains: one consumer on one proxy reads all shards of all nodes, through one
+// channel, with its own tag and one sequence of delivery tags.
+func TestManyGroupDrains(t *testing.T) { both(t, testManyGroupDrains) }
+
+func testManyGroupDrains(t *testing.T, on *threeBrokers) {
+	g := startGroups(t, on, 2, "", "")
+	for _, mode := range groupModes {
+		const keys = 300
+		stream := g.make(mode, "drains")
+		g.publish(0, stream, keys, "x")
+		ch := g.channel(1)
+		deliveries := g.consume(ch, stream, "mine", 20)
+		got := map[string]bool{}
+		for n := range keys {
+			d := streamNext(t, deliveries, fmt.Sprintf("delivery %d of %s", n, mode))
+			if d.ConsumerTag != "mine" || d.DeliveryTag != uint64(n+1) || d.Exchange != stream || d.Redelivered {
+				t.Fatalf("delivery %d has tag %d, consumer %q, exchange %q, redelivered %v", n, d.DeliveryTag, d.ConsumerTag, d.Exchange, d.Redelivered)
+			}
+			got[d.RoutingKey] = true
+			sessionMust(t, d.Ack(false))
+		}
+		if len(got) != keys {
+			t.Errorf("%s: %d different keys came, want %d", mode, len(got), keys)
+		}
+		owners := g.shared(stream, []int{0, 1, 2}, 6)
+		if len(owners) != 6 {
+			t.Errorf("%s: the shards are %v, want 6", mode, slices.Collect(maps.Keys(owners)))
+		}
+		sessionMust(t, ch.Cancel("mine", false))
+		sessionMust(t, ch.Close())
+		g.ready(stream, 0)
+	}
+}
+
+// TestManyGroupShares: 6 shards and 4 consumers on three proxies are 2, 2, 1 and 1. Of 12,
+// an ordered group has 6 that stand by, and has nothing subscribed for them at the brokers;
+// a balanced one has two at each shard. All that is published then comes once.
+func TestManyGroupShares(t *testing.T) { both(t, testManyGroupShares) }
+
+func testManyGroupShares(t *testing.T, on *threeBrokers) {
+	g := startGroups(t, on, 2, "", "")
+	all := []int{0, 1, 2}
+	for _, mode := range groupModes {
+		f := g.flow(mode, "shares", 120)
+		var readers []*reader
+		join := func(upTo int) {
+			for len(readers) < upTo {
+				readers = append(readers, f.join(len(readers)%3, 20))
+			}
+		}
+		join(4)
+		g.shared(f.stream, all, 2, 2, 1, 1)
+		f.produce(0, 0)
+		f.another(3)
+		f.end()
+		f.verdict(t, false)
+
+		join(12)
+		perShard, loads := 2, slices.Repeat([]int{1}, 12)
+		if mode == "ordered" {
+			perShard, loads = 1, append(slices.Repeat([]int{1}, 6), slices.Repeat([]int{0}, 6)...)
+		}
+		for queue, tags := range g.shared(f.stream, all, loads...) {
+			if len(tags) != perShard {
+				t.Errorf("%s has the consumers %v, want %d", queue, tags, perShard)
+			}
+		}
+		if mode == "balanced" { // two read a shard, so that there is no order
+			f.unordered()
+		}
+		f.produce(1, 0)
+		f.another(3)
+		f.end()
+		f.verdict(t, false)
+		for _, r := range readers {
+			r.undisturbed(t)
+			r.leave()
+		}
+		g.ready(f.stream, 0)
+		g.unread(f.stream)
+	}
+}
