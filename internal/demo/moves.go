@@ -27,7 +27,8 @@ func (s *story) killBroker(ctx context.Context, i int) {
 		s.late(ctx, "the others go on without broker "+n.name, err)
 		return
 	}
-	m := s.moved(before, func(key string) bool { return before[key].Node == n.name })
+	its := func(key string) bool { return before[key].Node == n.name }
+	m := s.moved(before, its, its)
 	s.note(plain, "%s later its %s are on other shards; of the rest %d moved", short(took), count(m.moved, "key"), m.foreign)
 	s.goesOn(ctx, "all keys flow without broker "+n.name)
 }
@@ -48,7 +49,7 @@ func (s *story) restoreBroker(ctx context.Context, i int) {
 		s.late(ctx, "broker "+n.name+" is back", err)
 		return
 	}
-	m := s.moved(before, func(key string) bool { return s.home[key].Node == n.name })
+	m := s.returned(before, n)
 	s.note(plain, "%s later %d of its %s are back; of the rest %d moved", short(took), m.moved, count(m.due, "key"), m.foreign)
 	s.goesOn(ctx, "all keys flow with broker "+n.name)
 }
@@ -67,7 +68,7 @@ func (s *story) killProxy(ctx context.Context, i int) {
 	s.late(ctx, "the others notice that proxy "+n.name+" is dead", err)
 	_, err = s.settle(ctx)
 	s.late(ctx, "the proxies agree without proxy "+n.name, err)
-	m := s.moved(before, nobody)
+	m := s.moved(before, none, none)
 	s.note(plain, "%s later all keys flow again, %s with another consumer", short(took), count(changed(readers, s.readers()), "shard"))
 	s.note(plain, "%s later the others have given it up; %s moved", short(took+given), count(m.foreign, "key"))
 	s.goesOn(ctx, "each shard is read without proxy "+n.name)
@@ -88,8 +89,8 @@ func (s *story) restoreProxy(ctx context.Context, i int) {
 		s.late(ctx, "proxy "+n.name+" is back", err)
 		return
 	}
-	m := s.moved(before, nobody)
-	s.note(plain, "all proxies agree; %s moved", count(m.foreign, "key"))
+	m := s.returned(before, n)
+	s.note(plain, "all proxies agree; %s moved", count(m.moved+m.foreign, "key"))
 	s.goesOn(ctx, "all keys flow with proxy "+n.name)
 }
 
@@ -103,7 +104,7 @@ func (s *story) killConsumer(ctx context.Context, i int) {
 	c.kill()
 	took, err := s.read(ctx)
 	s.late(ctx, "all shards are read without "+c.name, err)
-	m := s.moved(before, nobody)
+	m := s.moved(before, none, none)
 	s.note(plain, "%s later %s had gone to other consumers; %s moved", short(took), count(changed(readers, s.readers()), "shard"), count(m.foreign, "key"))
 	s.goesOn(ctx, "all keys flow without "+c.name)
 }
@@ -140,10 +141,21 @@ func (s *story) goesOn(ctx context.Context, what string) {
 	s.late(ctx, what, err)
 }
 
-func nobody(string) bool { return false }
+func none(string) bool { return false }
 
-// moved notes which keys have moved since before: of those that are due, and of others.
-func (s *story) moved(before placement, due func(key string) bool) (m move) {
+// returned is moved for what a node has back: when it is whole, so are its keys. To those
+// that it gets others may come, whose own node is dead.
+func (s *story) returned(before placement, n *node) move {
+	now := s.placed()
+	whole := n.hasBroker() && n.hasProxy()
+	return s.moved(before,
+		func(key string) bool { return whole && s.home[key].Node == n.name && before[key].Node != n.name },
+		func(key string) bool { return now[key].Node == n.name })
+}
+
+// moved notes which keys have moved since before: of those that are due, and of those that
+// may not.
+func (s *story) moved(before placement, due, may func(key string) bool) (m move) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, key := range s.keys {
@@ -151,13 +163,13 @@ func (s *story) moved(before placement, due func(key string) bool) (m move) {
 		if moves {
 			s.roamed[key] = true
 		}
-		switch {
-		case due(key) && moves:
+		if due(key) {
 			m.due++
-			m.moved++
-		case due(key):
-			m.due++
-		case moves:
+			if moves {
+				m.moved++
+			}
+		}
+		if moves && !may(key) {
 			m.foreign++
 		}
 	}

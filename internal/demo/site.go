@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -230,7 +229,8 @@ func (s *site) close() error {
 }
 
 // agreed is the table of all proxies that run; an error if they differ, or if the shards
-// in it are not those of the brokers that run.
+// in it are not those of the brokers that run. Those of a node whose proxy is dead may be in
+// use or not: that depends on what it has said last.
 func (s *site) agreed() (table *shard.Table, err error) {
 	for _, n := range s.nodes {
 		if !n.hasProxy() {
@@ -246,13 +246,16 @@ func (s *site) agreed() (table *shard.Table, err error) {
 		table = t
 	}
 	for _, n := range s.nodes {
-		used := slices.ContainsFunc(table.Shards, func(sh shard.Shard) bool { return sh.Node == n.name })
-		if used != n.hasBroker() {
-			return nil, fmt.Errorf("broker %s runs: %t, its shards are in use: %t", n.name, n.hasBroker(), used)
+		used := 0
+		for _, sh := range table.Shards {
+			if sh.Node == n.name {
+				used++
+			}
 		}
-	}
-	if brokers, _ := s.alive(); len(table.Shards) != brokers*shardsPerNode {
-		return nil, fmt.Errorf("%d shards are in use", len(table.Shards))
+		switch {
+		case used > 0 && !n.hasBroker(), used < shardsPerNode && n.hasBroker() && n.hasProxy():
+			return nil, fmt.Errorf("%d shards of node %s are in use", used, n.name)
+		}
 	}
 	return table, nil
 }

@@ -7,10 +7,10 @@ import (
 	"sync"
 	"time"
 
-	"amqproxy/internal/fakebroker"
-
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"amqproxy/internal/fakebroker"
 )
 
 const (
