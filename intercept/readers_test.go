@@ -91,7 +91,7 @@ func (r *readers) steps() []string {
 			steps = append(steps, "from", "from", "from")
 		}
 	}
-	if r.conns[0].Unwritten() {
+	if r.conns[0].Unwritten() > 0 {
 		steps = append(steps, "written")
 	}
 	slices.Sort(steps)
