@@ -236,6 +236,11 @@ func (c *Conn) recover(ch *channel, f frame.Frame, out *Out) {
 			c.recoverFrom(m.readers, out)
 		}
 	}
+	for _, r := range ch.feed.sources { // the places of those that are gone become free
+		if r != nil && (r.m == nil || r.m.flags&consumeNoAck == 0) {
+			r.unacked = 0
+		}
+	}
 	ch.feed.open, ch.feed.head, ch.feed.settled = nil, 0, 0
 }
 
