@@ -60,8 +60,8 @@ func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
 	case !c.cfg.KnowsLogin:
 		refuse(frame.AccessRefused, fmt.Sprintf("the group of stream '%s' in vhost '%s' needs a login with PLAIN or AMQPLAIN, which the proxy can use for the shards", t.Stream, c.cfg.VHost))
 		return
-	case tag != "" && ch.member(tag) != nil:
-		c.Fault(&frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("attempt to reuse consumer tag '%s'", tag), Method: f.Method()}, out)
+	case ch.knows(tag):
+		c.reusesTag(tag, out)
 		return
 	case c.awaitReplies(ch, f):
 		return
@@ -71,6 +71,11 @@ func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
 		f = frame.Build(nil, ch.number, frame.BasicConsume).Short(0).ShortStr(t.Stream).ShortStr(tag).Octet(flags).Table(args).End()
 	}
 	c.errand(ch, f, Errand{Kind: Join, Stream: shard.Name{VHost: c.cfg.VHost, Stream: t.Stream}, Tag: tag, Exclusive: flags&consumeExclusive != 0}, out)
+}
+
+// reusesTag ends the connection, as a broker does.
+func (c *Conn) reusesTag(tag string, out *Out) {
+	c.Fault(&frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("attempt to reuse consumer tag '%s'", tag), Method: frame.BasicConsume}, out)
 }
 
 // hasJoined begins a consumer of a group.
