@@ -15,6 +15,7 @@ type feed struct {
 	turn    int
 	getters []*reader // one for each link that it has got something by
 	get     farGet
+	voids   int // recover-oks that the client waits for: what comes before them it takes for void
 }
 
 // feeds begins the feed of a channel.
@@ -54,7 +55,7 @@ func (c *Conn) arrived(r *reader, b []byte, tagAt int, out *Out) (passes bool) {
 // mayHave tells whether the client may have one more message for a consumer.
 func (c *Conn) mayHave(m *member) bool {
 	ch := m.ch
-	if ch.down.busy() || len(ch.deferred) > 0 { // between the frames of another message
+	if ch.down.busy() || len(ch.deferred) > 0 || ch.feed.voids > 0 { // between the frames of another message, for example
 		return false
 	}
 	return m.flags&consumeNoAck != 0 ||
@@ -242,6 +243,9 @@ func (c *Conn) recover(ch *channel, f frame.Frame, out *Out) {
 		}
 	}
 	ch.feed.open, ch.feed.head, ch.feed.settled = nil, 0, 0
+	if f.Method() == frame.BasicRecover {
+		ch.feed.voids++
+	}
 }
 
 func (c *Conn) recoverFrom(readers []*reader, out *Out) {
@@ -259,11 +263,13 @@ func (c *Conn) recoverFrom(readers []*reader, out *Out) {
 	}
 }
 
-// homeRecovered takes a recover-ok: what the home leg has brought before it is void, that which
-// was on its way too. An ack of later messages that named it would close the channel.
+// homeRecovered goes on when the client has its recover-ok: what the home leg has brought before
+// it is void, that which was on its way too. An ack of later messages that named it would close
+// the channel.
 func (c *Conn) homeRecovered(ch *channel, out *Out) {
 	if ch.feed != nil {
 		ch.feed.forget(0)
+		ch.feed.voids = max(ch.feed.voids-1, 0)
 		c.feedOn(ch, out)
 	}
 }
