@@ -241,8 +241,10 @@ func (c *Conn) recover(ch *channel, f frame.Frame, out *Out) {
 			c.recoverFrom(m.readers, out)
 		}
 	}
-	for _, r := range ch.feed.sources[1:] {
-		r.unacked = 0 // of those too that are gone
+	for _, r := range ch.feed.sources { // the places of those that are gone become free
+		if r != nil && (r.m == nil || r.m.flags&consumeNoAck == 0) {
+			r.unacked = 0
+		}
 	}
 	ch.feed.open, ch.feed.head, ch.feed.settled = nil, 0, 0
 	if f.Method() == frame.BasicRecover {

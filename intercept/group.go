@@ -61,7 +61,7 @@ func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
 		refuse(frame.AccessRefused, fmt.Sprintf("the group of stream '%s' in vhost '%s' needs a login with PLAIN or AMQPLAIN, which the proxy can use for the shards", t.Stream, c.cfg.VHost))
 		return
 	case ch.knows(tag):
-		c.tagTwice(tag, f, out)
+		c.reusesTag(tag, out)
 		return
 	case c.awaitReplies(ch, f):
 		return
@@ -73,9 +73,9 @@ func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
 	c.errand(ch, f, Errand{Kind: Join, Stream: shard.Name{VHost: c.cfg.VHost, Stream: t.Stream}, Tag: tag, Exclusive: flags&consumeExclusive != 0}, out)
 }
 
-// tagTwice ends the connection as RabbitMQ does, for a consumer tag that is in use already.
-func (c *Conn) tagTwice(tag string, f frame.Frame, out *Out) {
-	c.Fault(&frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("attempt to reuse consumer tag '%s'", tag), Method: f.Method()}, out)
+// reusesTag ends the connection, as a broker does.
+func (c *Conn) reusesTag(tag string, out *Out) {
+	c.Fault(&frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("attempt to reuse consumer tag '%s'", tag), Method: frame.BasicConsume}, out)
 }
 
 // hasJoined begins a consumer of a group.

@@ -284,6 +284,9 @@ func (r *readers) compare() {
 		delete(r.sent[0], to)
 		delete(r.sent[1], to)
 	}
+	if wrong := checkFeeds(r.conns[0]); wrong != "" {
+		r.t.Fatal(wrong)
+	}
 	count := map[act]int{}
 	for _, a := range r.acts {
 		count[a]++
