@@ -23,6 +23,7 @@ type settler struct {
 	last      uint64 // delivery tag
 	consumers map[string]*settlerConsumer
 	unsettled []owned
+	older     []owned  // of the home link, from before there were other links, that it thinks settled
 	quiet     []*given // of no-ack consumers of groups, that the Conn has not been told to be written
 	limit     int      // of new consumers
 	limitAll  int
@@ -159,25 +160,36 @@ func (s *settler) mayHave(k *settlerConsumer, base uint64) {
 // home link may be told of everything, which means also what is on its way.
 func (s *settler) settlement(base uint64, all bool) (f frame.Frame, want []act) {
 	method := rapid.SampledFrom([]string{"ack", "ack", "ack", "nack", "nack requeue=1", "reject", "reject requeue=1"}).Draw(s.t, "settlement")
-	to := rapid.IntRange(0, len(s.unsettled)-1).Draw(s.t, "delivery")
-	from, tag := to, s.unsettled[to].as
+	from := rapid.IntRange(0, len(s.unsettled)-1).Draw(s.t, "delivery")
+	to, tag := from+1, s.unsettled[from].as
 	f = text("%d basic.%s delivery-tag=%d", s.n, method, tag)
-	m, requeue := f.Method(), strings.Contains(method, "requeue")
-	if m != frame.BasicReject && rapid.Bool().Draw(s.t, "multiple") {
+	a := act{method: f.Method(), requeue: strings.Contains(method, "requeue")}
+	multiple := a.method != frame.BasicReject && rapid.Bool().Draw(s.t, "multiple")
+	if multiple {
 		from = 0
-		if all && to == len(s.unsettled)-1 && rapid.Bool().Draw(s.t, "all") {
+		if all && to == len(s.unsettled) && rapid.Bool().Draw(s.t, "all") {
 			tag = 0
 		}
 		f = text("%d basic.%s delivery-tag=%d multiple=1", s.n, method, tag)
 	}
-	settled := s.unsettled[from : to+1]
+	settled := s.unsettled[from:to]
 	home := slices.ContainsFunc(settled, func(o owned) bool { return o.home && o.as > base })
+	if multiple && tag > base && !home { // see settleTo
+		for _, o := range settled {
+			if o.home {
+				s.older = append(s.older, o)
+			}
+		}
+	} else if multiple {
+		settled = append(s.older, settled...)
+		s.older = nil
+	}
 	for _, o := range settled {
-		old := from < to && tag > base && o.as <= base // see settleTo
-		if o.home && (home || !old) || !o.home && !o.ch.gone {
-			want = append(want, act{o.given, m, requeue})
+		if !o.ch.gone && !slices.Contains(s.older, o) {
+			a.what = o.given
+			want = append(want, a)
 		}
 	}
-	s.unsettled = slices.Delete(slices.Clone(s.unsettled), from, to+1)
+	s.unsettled = slices.Delete(slices.Clone(s.unsettled), from, to)
 	return f, want
 }

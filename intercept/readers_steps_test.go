@@ -124,12 +124,12 @@ func (r *readers) recovers(s *settler, what string, send func(string, ...any)) {
 	had := s.unsettled
 	switch {
 	case what == "basic.recover":
-		s.unsettled, s.waits = nil, what
+		s.unsettled, s.older, s.waits = nil, nil, what
 		send("basic.recover requeue=1")
 	case r.onItsWay(s):
 		return
 	default:
-		s.unsettled = nil
+		s.unsettled, s.older = nil, nil
 		send("basic.recover-async requeue=1")
 	}
 	for _, o := range had {
@@ -249,7 +249,7 @@ func (r *readers) finish() {
 	}
 	for _, u := range r.links {
 		for n, ch := range u.channels {
-			if ch.state == modelOpen && len(ch.unacked) > 0 {
+			if ch.state == modelOpen && len(ch.unacked) > 0 && u != r.home {
 				r.t.Fatalf("link %d, channel %d: %d messages are not settled", u.index, n, len(ch.unacked))
 			}
 		}
