@@ -266,6 +266,9 @@ func (c *Conn) want(r *reader, prefetch int, out *Out) {
 	r.stage = readerPausing
 	to := out.to(r.link)
 	to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.m.tag).Bit(false))
+	if r.m.ordered { // at once, before anybody is told that the shard is free
+		c.subscribe(r, out)
+	}
 }
 
 // goOnReading consumes again when there is room, and closes a reader that leaves when all is
@@ -294,7 +297,9 @@ func (c *Conn) leaveShard(r *reader, out *Out) {
 		c.readerEnded(r, out)
 		return
 	}
-	if r.unacked > 0 && (r.stage == readerSubscribing || r.stage == readerReading) {
+	// In an ordered group it consumes on until it closes, for who asks the broker must not think
+	// that nobody has the shard: what comes goes back, behind what the client has.
+	if !r.m.ordered && r.unacked > 0 && (r.stage == readerSubscribing || r.stage == readerReading) {
 		to := out.to(r.link)
 		to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.m.tag).Bit(false))
 	}
