@@ -142,7 +142,7 @@ func (ch *simClientChannel) settle() {
 		}
 		for _, d := range settled {
 			if d.settled == never && !d.noAck {
-				d.settled, d.fate, d.held = s.turn, fate, ch.held()
+				d.settled, d.fate, d.held = s.turn, fate, ch.held(d, multiple)
 			}
 		}
 		if tag == 0 {
@@ -182,8 +182,11 @@ func (ch *simClientChannel) verdict() (m frame.Method, bits byte) {
 	return frame.BasicAck, 0
 }
 
-// held tells whether the Conn keeps what the client sends on the channel for later.
-func (ch *simClientChannel) held() bool {
+// held tells whether the Conn keeps what the client says of a delivery for later. It does so
+// when the channel waits for something; and what the home leg has brought before there was
+// anything else on the channel it does not settle along with what others bring.
+func (ch *simClientChannel) held(d *simDelivery, multiple bool) bool {
 	k := ch.c.se.conn.channel(ch.n)
-	return k == nil || k.wait.what != waitNothing
+	before := multiple && d.ch.k.link < 0 && k != nil && k.feed != nil && d.tag <= k.feed.base
+	return k == nil || k.wait.what != waitNothing || before
 }

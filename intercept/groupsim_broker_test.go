@@ -134,7 +134,9 @@ func (ch *simChannel) method(p packet) {
 		ch.consume(&a)
 	case frame.BasicCancel:
 		tag := string(a.ShortStr())
-		ch.remove(tag)
+		if q := ch.remove(tag); q != nil {
+			q.pump()
+		}
 		ch.k.answer(frame.Build(nil, ch.n, frame.BasicCancelOk).ShortStr(tag))
 	case frame.BasicGet:
 		ch.get(&a)
@@ -206,14 +208,16 @@ func (ch *simChannel) consume(a *frame.Args) {
 	q.pump()
 }
 
-func (ch *simChannel) remove(tag string) {
+// remove ends a consumer, and gives its queue; nil if there is none.
+func (ch *simChannel) remove(tag string) *simQueue {
 	for _, c := range ch.consumers {
 		if c.tag == tag {
 			ch.consumers = slices.DeleteFunc(ch.consumers, func(o *simConsumer) bool { return o == c })
 			c.q.remove(c)
-			return
+			return c.q
 		}
 	}
+	return nil
 }
 
 func (ch *simChannel) get(a *frame.Args) {
@@ -309,14 +313,18 @@ func (ch *simChannel) recover(p packet) {
 	ch.pump()
 }
 
-// end ends all that the channel does: consumers first.
+// end ends all that the channel does. Who is next gets what comes back first.
 func (ch *simChannel) end(p packet, explained func(*simDelivery, packet) string) {
+	var queues []*simQueue
 	for len(ch.consumers) > 0 {
-		ch.remove(ch.consumers[0].tag)
+		queues = append(queues, ch.remove(ch.consumers[0].tag))
 	}
 	back := ch.unacked
 	ch.unacked = nil
 	ch.giveBack(back, p, explained)
+	for _, q := range queues {
+		q.pump()
+	}
 }
 
 // giveBack gives deliveries back to their queues. What the client has of them has to be

@@ -108,7 +108,7 @@ func (n *simNode) start() {
 	for _, o := range s.nodes {
 		if o != n && s.reach(n, o) {
 			n.merge(o.all())
-			n.heard[o.i] = s.now
+			n.heard[o.i], o.heard[n.i] = s.now, s.now
 		}
 	}
 	n.learn()

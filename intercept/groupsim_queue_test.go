@@ -176,7 +176,6 @@ func (q *simQueue) next() *simConsumer {
 
 func (q *simQueue) remove(c *simConsumer) {
 	q.consumers = slices.DeleteFunc(q.consumers, func(o *simConsumer) bool { return o == c })
-	q.pump()
 }
 
 // find is a queue that a broker serves: one of its own, or with a cluster of any that is up.
@@ -210,7 +209,7 @@ func (b *simBroker) crash() {
 // queueDown says that a broker is down whose queues the channel consumes.
 func (ch *simChannel) queueDown(b *simBroker) {
 	for _, c := range slices.Clone(ch.consumers) {
-		if c.q.b == b {
+		if c.q.b == b { // which is down: nothing is delivered
 			ch.remove(c.tag)
 			c.cancelled = true
 			ch.k.answer(frame.Build(nil, ch.n, frame.BasicCancel).ShortStr(c.tag).Bit(true))
