@@ -244,14 +244,14 @@ func (se *simSession) errand(e Errand) {
 			se.members[a.Member] = map[string][]time.Duration{}
 			se.conn.Use(se.node.snap)
 			se.conn.Answered(a, &se.out)
-			se.conn.Follow(se.node.parts, &se.out)
-			se.collect()
+			se.follow(se.node.parts)
 		})
 	})
 }
 
 // follow has the Conn follow new parts, and notes which shards are none of them any more.
 func (se *simSession) follow(parts shard.Parts) {
+	defer se.collect()
 	if !se.conn.Grouped() {
 		return
 	}
@@ -268,7 +268,6 @@ func (se *simSession) follow(parts shard.Parts) {
 	}
 	se.conn.Use(se.node.snap)
 	se.conn.Follow(parts, &se.out)
-	se.collect()
 }
 
 func (se *simSession) dial(d Dial) {
