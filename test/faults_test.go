@@ -29,11 +29,11 @@ func TestFaultsGroups(t *testing.T) {
 	faults := buildFaults(t)
 	t.Run("cluster", func(t *testing.T) {
 		t.Parallel()
-		faults(t, []string{"-groups", "-only", "^(broker|consumer) SIGKILL$"}, "broker SIGKILL", "consumer SIGKILL")
+		faults(t, []string{"-groups", "-only", "^(proxy|consumer) SIGKILL$"}, "proxy SIGKILL", "consumer SIGKILL")
 	})
 	t.Run("apart", func(t *testing.T) {
 		t.Parallel()
-		faults(t, []string{"-groups", "-apart", "-only", "^(proxy|consumer) SIGKILL$"}, "proxy SIGKILL", "consumer SIGKILL")
+		faults(t, []string{"-groups", "-apart", "-only", "^(broker|consumer) SIGKILL$"}, "broker SIGKILL", "consumer SIGKILL")
 	})
 }
 
