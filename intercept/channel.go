@@ -47,7 +47,8 @@ type channel struct {
 	qos       int                 // how much a new consumer may have unsettled
 	qosAll    int                 // and the whole channel; both: 0 is no limit
 	feed      *feed               // nil if its home leg alone brings it messages
-	nextGet   int                 // rotation of basic.get; -1 before the first
+	quiet     quiet
+	nextGet   int // rotation of basic.get; -1 before the first
 
 	lastExchange string // of basic.publish, and what it is
 	lastTable    *shard.Table

@@ -331,7 +331,9 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 	case frame.BasicDeliver:
 		c.delivered(ch, f)
 		c.watchDelivery(ch, f, out)
-		ch.homeTagged(f)
+		ch.homeTagged(f, ch.feed != nil && ch.quiet.delivers(f))
+	case frame.BasicConsumeOk:
+		ch.quiet.consumed(f)
 	case frame.BasicReturn:
 		c.returned(ch, f)
 		if c.wasOurs(ch, f) {
@@ -356,8 +358,12 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 		}
 	case frame.BasicRecoverOk:
 		c.acknowledged(ch, f, out)
+		out.Client.view(f)
 		c.homeRecovered(ch, out)
+		c.replied(ch, m, out)
+		return
 	case frame.BasicCancel:
+		ch.quiet.ended(f)
 		c.consumerEnded(ch, f, out)
 	case frame.BasicCancelOk:
 		if c.hasLeft(ch, f, out) {
@@ -365,6 +371,7 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 			return
 		}
 		ch.cancels = max(ch.cancels-1, 0)
+		ch.quiet.ended(f)
 		c.consumerEnded(ch, f, out)
 	case frame.ExchangeDeclareOk, frame.ExchangeDeleteOk:
 		if c.exchangeAnswered(ch, m, out) {

@@ -243,9 +243,10 @@ func (c *Conn) getAnswered(ch *channel, f frame.Frame, out *Out) bool {
 		c.delivered(ch, f)
 	}
 	if ch.wait.what != waitGet {
-		ch.homeTagged(f)
+		ch.homeTagged(f, ch.quiet.got())
 		return false
 	}
+	noAck := ch.wait.get.noAck
 	if queue := ch.wait.get.holds; queue != "" {
 		ch.wait.get.holds = ""
 		if a := f.Args(); f.Method() == frame.BasicGetOk {
@@ -260,7 +261,7 @@ func (c *Conn) getAnswered(ch *channel, f frame.Frame, out *Out) bool {
 	}
 	ch.wait = wait{}
 	if f.Method() == frame.BasicGetOk {
-		ch.homeTagged(f)
+		ch.homeTagged(f, noAck)
 		ch.down.begin()
 	}
 	out.Client.view(f)

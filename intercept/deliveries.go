@@ -13,7 +13,7 @@ import (
 //	what lies before head is settled; settled counts those behind it
 type deliveries struct {
 	sources []*reader // whom deliveries are from; the first is nil, the home leg
-	base    uint64    // tags up to it are the home leg's own, from before
+	base    uint64    // tags up to it are the home leg's own, from before; see settleTo
 	last    uint64    // the last one that was given
 	open    []delivery
 	head    int

@@ -42,6 +42,7 @@
 //	feed.go        from readers to the client, and its acks back to them
 //	prefetch.go    how much of each shard may be on its way
 //	deliveries.go  which reader's message has which delivery tag
+//	quiet.go       what of the home leg's is not to be settled
 //	groupget.go    basic.get over all nodes
 //	retire.go      shards that retire: who holds what of them, and consumers that move
 //	closing.go     the end of a channel, the client's, the broker's and ours

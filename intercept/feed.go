@@ -15,6 +15,7 @@ type feed struct {
 	turn    int
 	getters []*reader // one for each link that it has got something by
 	get     farGet
+	voids   int // recover-oks that the client waits for: what comes before them it takes for void
 }
 
 // feeds begins the feed of a channel.
@@ -54,7 +55,7 @@ func (c *Conn) arrived(r *reader, b []byte, tagAt int, out *Out) (passes bool) {
 // mayHave tells whether the client may have one more message for a consumer.
 func (c *Conn) mayHave(m *member) bool {
 	ch := m.ch
-	if ch.down.busy() || len(ch.deferred) > 0 { // between the frames of another message
+	if ch.down.busy() || len(ch.deferred) > 0 || ch.feed.voids > 0 { // between the frames of another message, for example
 		return false
 	}
 	return m.flags&consumeNoAck != 0 ||
@@ -148,7 +149,9 @@ func (c *Conn) settleOne(ch *channel, at int, m frame.Method, bits byte, out *Ou
 }
 
 // settleTo settles all up to one: with each reader what of these it has brought, and with the
-// home leg unless that is told already.
+// home leg unless that is told already. What that brought before there was a feed is settled
+// along with what it has brought since: by itself it can't be named, for nobody has kept which
+// of it is settled.
 func (c *Conn) settleTo(ch *channel, to int, m frame.Method, bits byte, homeTold bool, out *Out) {
 	d := &ch.feed.deliveries
 	home := uint64(0)
@@ -202,16 +205,20 @@ func (c *Conn) settleHome(ch *channel, m frame.Method, up uint64, bits byte, out
 	out.Home.own(f)
 }
 
-// homeTagged gives a delivery of the home leg the client's tag. The frame is changed where it
-// lies.
-func (ch *channel) homeTagged(f frame.Frame) {
+// homeTagged gives a delivery of the home leg the client's tag; noAck if it is not to be
+// settled. The frame is changed where it lies.
+func (ch *channel) homeTagged(f frame.Frame, noAck bool) {
 	at := frame.TagAt(f)
 	if at == 0 {
 		return
 	}
 	up := binary.BigEndian.Uint64(f[at:])
 	ch.homeTag = up
-	if ch.feed != nil {
+	switch {
+	case ch.feed == nil:
+	case noAck:
+		binary.BigEndian.PutUint64(f[at:], ch.feed.next())
+	default:
 		binary.BigEndian.PutUint64(f[at:], ch.feed.add(up, 0))
 	}
 }
@@ -231,6 +238,9 @@ func (c *Conn) recover(ch *channel, f frame.Frame, out *Out) {
 		}
 	}
 	ch.feed.open, ch.feed.head, ch.feed.settled = nil, 0, 0
+	if f.Method() == frame.BasicRecover {
+		ch.feed.voids++
+	}
 }
 
 func (c *Conn) recoverFrom(readers []*reader, out *Out) {
@@ -248,11 +258,13 @@ func (c *Conn) recoverFrom(readers []*reader, out *Out) {
 	}
 }
 
-// homeRecovered takes a recover-ok: what the home leg has brought before it is void, that which
-// was on its way too. An ack of later messages that named it would close the channel.
+// homeRecovered goes on when the client has its recover-ok: what the home leg has brought before
+// it is void, that which was on its way too. An ack of later messages that named it would close
+// the channel.
 func (c *Conn) homeRecovered(ch *channel, out *Out) {
 	if ch.feed != nil {
 		ch.feed.forget(0)
+		ch.feed.voids = max(ch.feed.voids-1, 0)
 		c.feedOn(ch, out)
 	}
 }

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"amqproxy/frame"
 	"amqproxy/shard"
@@ -20,10 +21,15 @@ type farGet struct {
 
 // getAnywhere begins a get.
 func (c *Conn) getAnywhere(ch *channel, f frame.Frame, t *shard.Table, noAck bool, out *Out) {
+	refuse := func(code uint16, format string) {
+		c.fail(ch, &frame.ChannelError{Code: code, Method: f.Method(), Text: fmt.Sprintf(format, t.Stream, c.cfg.VHost)}, out)
+	}
 	switch {
-	case ch.tx || !c.cfg.KnowsLogin:
-		c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: f.Method(),
-			Text: "a get from stream '" + t.Stream + "' needs a channel without transactions, and a login with PLAIN or AMQPLAIN, which the proxy can use for the shards"}, out)
+	case ch.tx:
+		refuse(frame.PreconditionFailed, "a transaction can't reach the shards of stream '%s' in vhost '%s'")
+		return
+	case !c.cfg.KnowsLogin:
+		refuse(frame.AccessRefused, "a get from stream '%s' in vhost '%s' needs a login with PLAIN or AMQPLAIN, which the proxy can use for the shards")
 		return
 	case c.awaitReplies(ch, f):
 		return

@@ -33,11 +33,12 @@ type reader struct {
 	source uint32 // in the channel's deliveries
 
 	prefetch  int       // that it consumes with, or is to; 0 is no limit
+	qos       int       // what its channel has of it
 	idle      bool      // see relieve
 	leaving   bool      // it is to give the shard back
 	deadline  time.Time // when it is closed whatever the client has, if it leaves
 	notBefore time.Time // when it may begin: at a tick, if one like it was lost
-	paused    bool      // basic.cancel is answered
+	paused   bool // basic.cancel is answered
 	recovers  int       // recover-oks that are due: what comes before them is void
 
 	content content  // of the message that is coming
@@ -238,7 +239,8 @@ func (c *Conn) askFor(r *reader, out *Out) {
 func (c *Conn) subscribe(r *reader, out *Out) {
 	r.stage, r.paused = readerSubscribing, false
 	to := out.to(r.link)
-	if r.prefetch > 0 {
+	if r.qos != r.prefetch {
+		r.qos = r.prefetch
 		to.built(to.build(r.number, frame.BasicQos).Long(0).Short(uint16(r.prefetch)).Octet(0))
 	}
 	flags := r.m.flags &^ (consumeNoAck | consumeExclusive | consumeNoWait)

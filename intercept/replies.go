@@ -8,8 +8,13 @@ import "amqproxy/frame"
 
 // forward sends a method to the broker and remembers that an answer is due.
 func (c *Conn) forward(ch *channel, f frame.Frame, out *Out) {
-	if asks(f.Method()) && !nowait(f) {
-		ch.due++
+	if m := f.Method(); asks(m) {
+		if !nowait(f) {
+			ch.due++
+		}
+		if m == frame.BasicConsume || m == frame.BasicGet {
+			ch.quiet.asks(f, ch.feed != nil)
+		}
 	}
 	out.Home.view(f)
 }

@@ -19,7 +19,7 @@ func feedWith(c *Conn, side string, b []byte, out *Out) error {
 	case "home":
 		run, one = c.RunFromHome, c.FromHome
 	default:
-		run = func([]byte, *Out) int { return 0 }
+		run = func(b []byte, out *Out) int { return c.RunFromLink(int(side[4]-'0'), b, out) }
 		one = func(f frame.Frame, out *Out) error { return c.FromLink(int(side[4]-'0'), f, out) }
 	}
 	for len(b) > 0 {

@@ -17,7 +17,7 @@ import (
 
 // script runs the input lines of a scenario on a Conn, one by one:
 //
-//	session [frame-max=N] [channel-max=N] [hears-cancel] [links=N] [login-unknown]
+//	session [frame-max=N] [channel-max=N] [hears-cancel] [links=N] [login-unknown] [handover=D]
 //	                            begin with a new Conn; the streams stay
 //	policy NAME [OPTION]...     a definition for one name, which is no stream yet
 //	stream NAME [shards=3] [local=2] [retired=N] [closing=N] [ended] [type=T] [durable=false]
@@ -26,18 +26,22 @@ import (
 //	absent NAME                 there was no such exchange lately
 //	other NAME                  it is an exchange of another kind
 //	open N                      channel.open and open-ok, which are not shown
-//	client FRAME, home FRAME    as frame.ParseText reads it; linkN FRAME: from publish link N
+//	client FRAME, home FRAME    as frame.ParseText reads it; linkN FRAME: from link N
 //	broker NODE [beside]        that node's broker can be reached, at NODE:5672
 //	link N [up] [failed="..."] [refused="..."] [stalled] [lost] [stuck] [moves]
-//	                            what has become of a publish link
-//	answer [ok] [err=406] [text="..."] [queue="..."] [messages=N] [consumers=N]
+//	                            what has become of a link
+//	answer [ok] [err=406] [text="..."] [queue="..."] [messages=N] [consumers=N] [member=N]
 //	                            the answer to the oldest open errand
+//	part MEMBER STREAM [NODE/INDEX]...
+//	                            what a consumer of a group is to read; "gone" for STREAM: it is no more
+//	written                     all that is for the client is written
 //	tick D                      D later, the Conn is told the time
 //	shutdown, linkdown, end     the end of the session, in three ways
 //	status, counters [NAME]     show what the Conn says of itself, and the counters
 //
 // An OPTION is of a definition: hash-on, queue-declare, queue-bind, queue-purge,
-// queue-delete, or a queue argument, which begins with x-. Names that begin with
+// queue-delete, consumers, or a queue argument, which begins with x-; single: its shards
+// serve one consumer at a time. Names that begin with
 // "shard." match a policy with all defaults.
 type script struct {
 	t       *testing.T
@@ -47,6 +51,7 @@ type script struct {
 	snap    snapshot
 	now     time.Time
 	errands []Errand // not answered yet
+	parts   shard.Parts
 	total   *shard.Counters
 
 	side   string // where the frames in buffer come from
@@ -71,7 +76,9 @@ func newScript(t *testing.T, batched bool) *script {
 func (s *script) session(o options) {
 	_, hears := o["hears-cancel"]
 	_, unknown := o["login-unknown"]
-	s.conn = New(Config{VHost: "/", KnowsLogin: !unknown, MaxLinks: o.num("links", 4), StallTimeout: 3 * time.Second,
+	handover, _ := time.ParseDuration(cmp.Or(o["handover"], "5s"))
+	s.parts = nil
+	s.conn = New(Config{VHost: "/", HandoverTimeout: handover, KnowsLogin: !unknown, MaxLinks: o.num("links", 4), StallTimeout: 3 * time.Second,
 		ConfirmTimeout: 30 * time.Second, WaitTimeout: 10 * time.Second,
 		FrameMax: o.num("frame-max", 131072), ChannelMax: uint16(o.num("channel-max", 0)), HearsCancel: hears, Seed: 1}, s.snap.make(), s.total)
 	s.errands = nil
@@ -96,7 +103,7 @@ func (s *script) do(n int, input string) {
 	}
 	s.flush(n - 1)
 	name, o := splitOptions(rest)
-	if !s.control(n, verb, name, o) {
+	if done := verb == "part" && s.part(strings.Fields(rest)); !done && !s.control(n, verb, name, o) {
 		s.t.Fatalf("unknown line %q", input)
 	}
 	s.conn.EndBatch()
@@ -122,6 +129,8 @@ func (s *script) control(n int, verb, name string, o options) bool {
 		e := s.errands[0]
 		s.errands = s.errands[1:]
 		s.conn.Answered(o.answer(e), &s.out)
+	case "written":
+		s.conn.Written(&s.out)
 	case "tick":
 		d, err := time.ParseDuration(name)
 		s.now = s.now.Add(d)
@@ -238,7 +247,11 @@ func (s *script) take(n int) {
 		s.sent[to.name] = append(s.sent[to.name], b...)
 	}
 	for _, d := range s.out.Dials {
-		s.say(n, "dial link%d %s %s as=%q", d.Link, d.Node, d.Address, d.As.User)
+		reads := ""
+		if d.Reads {
+			reads = " reads"
+		}
+		s.say(n, "dial link%d %s %s as=%q%s", d.Link, d.Node, d.Address, d.As.User, reads)
 	}
 	for _, i := range s.out.Drops {
 		s.say(n, "drop link%d", i)
@@ -257,6 +270,7 @@ func (s *script) take(n int) {
 	for _, queue := range s.out.Freed {
 		s.say(n, "freed %q", queue)
 	}
+	s.takeGroups(n)
 	for _, stream := range s.out.Abandoned {
 		s.say(n, "abandoned %s", stream)
 	}
@@ -297,7 +311,7 @@ func cut(b []byte) (frames []frame.Frame) {
 }
 
 func errandText(e Errand) string {
-	kinds := [...]string{Learn: "learn", Declare: "declare", Delete: "delete", Make: "make", Forget: "forget", Pick: "pick", Count: "count", Purge: "purge", Destroy: "destroy"}
+	kinds := [...]string{Learn: "learn", Declare: "declare", Delete: "delete", Make: "make", Forget: "forget", Join: "join", Pick: "pick", Count: "count", Purge: "purge", Destroy: "destroy"}
 	text := fmt.Sprintf("%s %s ch=%d", kinds[e.Kind], e.Stream.Stream, e.Channel)
 	if e.Kind == Make {
 		text += fmt.Sprintf(" type=%s durable=%v", e.Declared.Type, e.Declared.Durable)
@@ -307,6 +321,12 @@ func errandText(e Errand) string {
 	}
 	if e.Held {
 		text += " held"
+	}
+	if e.Kind == Join {
+		text += fmt.Sprintf(" tag=%q", e.Tag)
+	}
+	if e.Exclusive {
+		text += " exclusive"
 	}
 	if e.IfUnused {
 		text += " if-unused"
@@ -344,7 +364,7 @@ func (o options) num(name string, otherwise int) int {
 
 func (o options) answer(e Errand) Answer {
 	a := Answer{Channel: e.Channel, Serial: e.Serial, Queue: o["queue"],
-		Messages: uint32(o.num("messages", 0)), Consumers: uint32(o.num("consumers", 0))}
+		Member: uint64(o.num("member", 0)), Messages: uint32(o.num("messages", 0)), Consumers: uint32(o.num("consumers", 0))}
 	if _, held := o["held"]; held {
 		a.Held = e.Stream.Stream
 	}

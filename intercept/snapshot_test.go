@@ -75,12 +75,13 @@ func (s *snapshot) make() *shard.Snapshot {
 // the others on n2; third is how many there are on n3.
 func (o options) shards(name string, queues map[shard.Queue]shard.Standing) (all []shard.Shard) {
 	local := o.num("local", 2)
+	_, single := o["single"]
 	add := func(node string, index int, standing shard.Standing) {
 		queue := shard.QueueName(shard.DefaultPrefix, name, node, index)
 		queues[shard.Queue{VHost: "/", Name: queue}] = standing
 		if standing != shard.Closing {
 			all = append(all, shard.Shard{Queue: queue, Node: node, Index: index, Weight: shard.DefaultWeight,
-				Local: node == "n1", Retired: standing == shard.Retired, Quorum: o["x-queue-type"] == "quorum"})
+				Local: node == "n1", Retired: standing == shard.Retired, Quorum: o["x-queue-type"] == "quorum", Single: single})
 		}
 	}
 	for i := range o.num("shards", 3) {
@@ -131,6 +132,7 @@ func (o options) definition() (d shard.Definition) {
 	}
 	d.Persist = o["delivery-mode"] == "persistent"
 	d.OnUnavailable = map[string]shard.OnUnavailable{"wait": shard.Wait, "reject": shard.Reject}[o["on-unavailable"]]
+	d.Consumers = map[string]shard.Consumers{"balanced": shard.ConsumeBalanced, "ordered": shard.ConsumeOrdered}[o["consumers"]]
 	d.HashLocal = o["hash-among"] == "local"
 	d.PublishAs.User = o["publish-as"]
 	d.RetryNacked = o["retry-nacked"] == "true"

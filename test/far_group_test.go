@@ -64,8 +64,10 @@ func (f *far) reads(want map[string]int) {
 }
 
 func TestFarGroup(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"balanced", "ordered"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			f := startFar(t, 2, ", consumers: "+mode, "")
 			all := make(chan groupLog, 10_000)
 			one := f.groupJoin(0, "one", 10, all)
@@ -139,6 +141,7 @@ func TestFarGroup(t *testing.T) {
 // TestFarGroupAcksWhatItMayHave: a consumer that acknowledges only when it has as many as it
 // may have gets as many, though they are all on one of its shards.
 func TestFarGroupAcksWhatItMayHave(t *testing.T) {
+	t.Parallel()
 	f := startFar(t, 2, ", consumers: ordered", "")
 	all := make(chan groupLog, 100)
 	ch := f.groupJoin(0, "ten", 10, all)
