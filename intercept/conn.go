@@ -55,6 +55,7 @@ type Conn struct {
 	unwritten []unwritten
 	marked    []*reader // by settleTo
 	ticks     int
+	hoard     int // octets of messages that wait for their turn at the client
 
 	tally    tally
 	ordered  bool // the connection ended with close and close-ok

@@ -48,6 +48,7 @@ type Dial struct {
 	Address string // "" is this node's own
 	As      shard.Login
 	Reads   bool // a consume link
+	Again   bool // it could not be had a moment ago
 }
 
 // Down is why there is no link.
@@ -89,9 +90,9 @@ func (c *Conn) linkTo(to Dial, out *Out) *link {
 	}
 	switch {
 	case l.state == linkNone:
-		l.state = linkDialling
+		l.state, l.to.Again = linkDialling, false
 	case l.due(c.now): // in the background: what it is for goes on as if it still failed
-		l.again = c.now.Add(redialTime + c.cfg.StallTimeout)
+		l.again, l.to.Again = c.now.Add(redialTime+c.cfg.StallTimeout), true
 	default:
 		return l
 	}
@@ -199,7 +200,7 @@ func (c *Conn) rerouteAll() {
 // FromLink takes a frame from a publish link.
 func (c *Conn) FromLink(i int, f frame.Frame, out *Out) error {
 	l, n := c.links[i], f.Channel()
-	if c.phase == parted || l.state != linkUp || f.Type() == frame.TypeHeartbeat {
+	if c.phase == parted && !l.to.Reads || l.state != linkUp || f.Type() == frame.TypeHeartbeat {
 		return nil
 	}
 	if n == 0 {

@@ -66,6 +66,7 @@ type outbox struct {
 	sent    bool // something was given to the writer since the last tick
 	idleFor int  // ticks since something was given to the writer
 	stalled int  // ticks that one write has lasted
+	taken   int  // see session.takes
 }
 
 func newSide(name string, conn net.Conn) (*side, error) {
