@@ -39,13 +39,13 @@ func (f Fact) beats(g Fact) bool {
 // facts is the map of facts of one node. Merging is commutative, associative and
 // idempotent, and no merge makes a key go back. Not safe for concurrent use.
 type facts struct {
-	all     map[string]Fact
-	died    map[string]time.Time // when a deleted fact was deleted
-	clock   uint64               // the highest version heard of
-	sum     uint64               // see digest
-	lasting uint64               // the same of those that do not pass
-	transient  func(key string) bool
-	keepFor time.Duration // how long a deletion is remembered
+	all       map[string]Fact
+	died      map[string]time.Time // when a deleted fact was deleted
+	clock     uint64               // the highest version heard of
+	sum       uint64               // see digest
+	lasting   uint64               // the same of those that do not pass
+	transient func(key string) bool
+	keepFor   time.Duration // how long a deletion is remembered
 }
 
 func newFacts(keepFor time.Duration) *facts {
