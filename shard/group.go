@@ -38,9 +38,11 @@ type Part struct {
 	Gone   bool    // the stream is no more, and the consumer with it
 }
 
-// Parts are what the consumers of one node are to read, by the node's numbers for them.
-// Immutable.
-type Parts map[uint64]Part
+// Parts are what the consumers of one node are to read. Immutable.
+type Parts struct {
+	Serial uint64          // the higher one is newer
+	Of     map[uint64]Part // by the node's numbers for the consumers
+}
 
 // Group decides what the consumers of one node read of a stream. It is pure: all that it
 // knows comes with Divide. Every proxy comes to the same assignment from the same facts, and
