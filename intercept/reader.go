@@ -43,6 +43,7 @@ type reader struct {
 	notBefore time.Time // when it may begin: at a tick, if one like it was lost
 	varied    bool      // it consumes with another tag than the client, see upTag
 	refused   int       // how often in a row the broker took it for one that is not alone
+	ticks     int       // that it has waited for a link
 	losses    int       // how often in a row it was lost
 	began     time.Time // delivering: just after a tick
 	got       []unacked // messages of shards that may be deleted, by a getter
