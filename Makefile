@@ -35,6 +35,7 @@ demo: rabbitmq build ## see a stream over three brokers lose and regain one (Deb
 faults: rabbitmq build ## break brokers, proxies and shards under load for some hours, beside the plugin; FAULTS has flags (Debian, as root)
 	$(GO) build -o bin/faults ./test/faults
 	bin/faults -proxy bin/amqproxy -json bin/faults.json -plugin -rounds 20 -kills 300 $(FAULTS)
+	bin/faults -proxy bin/amqproxy -json bin/faults-groups.json -groups -rounds 20 -kills 100 $(FAULTS)
 
 bench: rabbitmq haproxy build ## measure amqproxy beside HAProxy, for twenty minutes; BENCH has flags (Debian, as root)
 	$(GO) build -o bin/bench ./test/bench

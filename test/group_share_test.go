@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // TestManyGroupDrains: one consumer on one proxy reads all shards of all nodes, through one
@@ -38,6 +41,55 @@ func testManyGroupDrains(t *testing.T, on *threeBrokers) {
 		sessionMust(t, ch.Cancel("mine", false))
 		sessionMust(t, ch.Close())
 		g.ready(stream, 0)
+	}
+}
+
+// TestManyGroupBodies: messages of many frames come whole, though those of all shards come to
+// one channel at once.
+func TestManyGroupBodies(t *testing.T) { both(t, testManyGroupBodies) }
+
+func testManyGroupBodies(t *testing.T, on *threeBrokers) {
+	g := startGroups(t, on, 2, "", "")
+	const keys = 40
+	stream := g.make("ordered", "bodies")
+	body := func(k int) string { return strings.Repeat(key(k)+" ", 1+k*k*50) } // none to 600 KiB
+	ch := g.channel(1)
+	deliveries := g.consume(ch, stream, "bodies", 7)
+	put := g.channel(2)
+	streamConfirm(t, put)
+	for k := range keys {
+		streamPublish(t, put, streamMessage{stream, key(k), amqp.Publishing{Body: []byte(body(k))}})
+	}
+	for range keys {
+		d := streamNext(t, deliveries, "a delivery")
+		var k int
+		if _, err := fmt.Sscanf(d.RoutingKey, "key-%d", &k); err != nil || string(d.Body) != body(k) {
+			t.Errorf("%s came with %d octets, others than were sent", d.RoutingKey, len(d.Body))
+		}
+		sessionMust(t, d.Ack(false))
+	}
+}
+
+// TestManyGroupNoAck: consumers without acks join and leave, and nothing is lost or comes
+// twice or out of order.
+func TestManyGroupNoAck(t *testing.T) { both(t, testManyGroupNoAck) }
+
+func testManyGroupNoAck(t *testing.T, on *threeBrokers) {
+	g := startGroups(t, on, 2, "", "")
+	for _, mode := range groupModes {
+		f := g.flow(mode, "no-ack", 100)
+		one := f.joinAs(0, 0, true)
+		f.shared(f.stream, []int{0, 1, 2}, 6)
+		f.produce(0, groupPace)
+		f.another(2)
+		f.joinAs(1, 0, true)
+		f.shared(f.stream, []int{0, 1, 2}, 3, 3)
+		f.another(2)
+		one.leave()
+		f.shared(f.stream, []int{0, 1, 2}, 6)
+		f.another(2)
+		f.end()
+		f.verdict(t, false)
 	}
 }
 

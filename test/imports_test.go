@@ -23,6 +23,7 @@ var imports = map[string][]string{
 	"internal/config":     {"shard"},
 	"internal/admin":      {"internal/node", "internal/proxy"},
 	"internal/fakebroker": {"frame"},
+	"examples/failover":   {"internal/fakebroker", "amqp091-go"},
 	"cmd/amqproxy":        {"internal/admin", "internal/config", "internal/fakebroker", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
 }
 
