@@ -37,8 +37,8 @@ type consumersFact struct {
 
 func consumersKey(n shard.Name, node string) string { return nodesKey("consumers", n, node) }
 
-// Passes tells which facts hold for running proxies only, and are not to be remembered.
-func Passes(key string) bool {
+// Transient tells which facts hold for running proxies only, and are not to be remembered.
+func Transient(key string) bool {
 	kind, _, _, ok := parseKey(key)
 	return ok && kind == "consumers"
 }
