@@ -353,7 +353,7 @@ func (c *Conn) tickReader(r *reader, out *Out) {
 	case r.stage == readerWaiting:
 		r.ticks++
 		c.begin(r, out)
-	case r.stage == readerAsking:
+	case r.stage == readerAsking && !r.asks:
 		c.askFor(r, out)
 	}
 	if c.ticks%tellEvery == 0 && r.stage < readerGone {
