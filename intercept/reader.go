@@ -38,7 +38,7 @@ type reader struct {
 	leaving   bool      // it is to give the shard back
 	deadline  time.Time // when it is closed whatever the client has, if it leaves
 	notBefore time.Time // when it may begin: at a tick, if one like it was lost
-	paused   bool // basic.cancel is answered
+	paused    bool      // basic.cancel is answered
 	recovers  int       // recover-oks that are due: what comes before them is void
 
 	content content  // of the message that is coming
