@@ -288,6 +288,10 @@ func (c *Conn) want(r *reader, prefetch int, out *Out) {
 	r.stage = readerPausing
 	to := out.to(r.link)
 	to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.upTag()).Bit(false))
+	if r.m.ordered { // at once, before anybody is told that the shard is free
+		r.varied = !r.varied
+		c.subscribe(r, out)
+	}
 }
 
 // goOnReading consumes again when there is room, and closes a reader that leaves when all is
@@ -298,9 +302,6 @@ func (c *Conn) goOnReading(r *reader, out *Out) {
 	case r.leaving && r.unacked == 0: // for a no-ack consumer: all is written
 		c.closeReader(r, out)
 	case r.leaving || r.stage != readerPaused:
-	case r.m.ordered: // at once: nobody else is to find it free
-		r.varied = !r.varied
-		c.askFor(r, out)
 	case r.prefetch == 0 || r.unacked+len(r.waiting) < r.prefetch:
 		r.varied = !r.varied
 		c.subscribe(r, out)
@@ -321,7 +322,7 @@ func (c *Conn) leaveShard(r *reader, out *Out) {
 		c.readerEnded(r, out)
 		return
 	}
-	if r.unacked > 0 && (r.stage == readerSubscribing || r.stage == readerReading) && (!r.m.ordered || r.prefetch == 0) {
+	if !r.m.ordered && r.unacked > 0 && (r.stage == readerSubscribing || r.stage == readerReading) {
 		to := out.to(r.link)
 		to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.upTag()).Bit(false))
 	}

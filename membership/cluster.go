@@ -100,6 +100,8 @@ type Cluster struct {
 	stirs   int
 	state   *State
 	senders map[string]*sender
+	leaving bool       // in order
+	dropped bool       // by Drop: nothing is sent any more
 	sending int        // senders that are busy
 	idle    *sync.Cond // sending fell to 0
 }
@@ -275,7 +277,7 @@ func (c *Cluster) Join(ctx context.Context) (int, error) {
 
 // tryJoin exchanges all facts with whoever answers at these addresses.
 func (c *Cluster) tryJoin(addrs []string) (int, error) {
-	if len(addrs) == 0 {
+	if len(addrs) == 0 || c.isDropped() {
 		return 0, nil
 	}
 	n, err := c.list.Join(addrs)

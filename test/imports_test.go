@@ -24,7 +24,9 @@ var imports = map[string][]string{
 	"internal/admin":      {"internal/node", "internal/proxy"},
 	"internal/fakebroker": {"frame"},
 	"examples/failover":   {"internal/fakebroker", "amqp091-go"},
-	"cmd/amqproxy":        {"internal/admin", "internal/config", "internal/fakebroker", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
+	"internal/daemon":     {"internal/admin", "internal/config", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
+	"internal/demo":       {"shard", "internal/config", "internal/daemon", "internal/fakebroker", "amqp091-go", "zap"},
+	"cmd/amqproxy":        {"internal/config", "internal/daemon", "internal/demo", "internal/fakebroker", "internal/node", "zap"},
 }
 
 // placed are the libraries that only some may import.
