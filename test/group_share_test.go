@@ -100,44 +100,51 @@ func TestManyGroupShares(t *testing.T) { both(t, testManyGroupShares) }
 
 func testManyGroupShares(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
-	all := []int{0, 1, 2}
+	flows, readers := map[string]*flow{}, []*reader{}
 	for _, mode := range groupModes {
-		f := g.flow(mode, "shares", 120)
-		var readers []*reader
-		join := func(upTo int) {
-			for len(readers) < upTo {
-				readers = append(readers, f.join(len(readers)%3, 20))
+		flows[mode] = g.flow(mode, "shares", 120)
+	}
+	join := func(from, to int) {
+		for i := from; i < to; i++ {
+			for _, mode := range groupModes {
+				readers = append(readers, flows[mode].join(i%3, 20))
 			}
 		}
-		join(4)
-		g.shared(f.stream, all, 2, 2, 1, 1)
-		f.produce(0, 0)
-		f.another(3)
-		f.end()
-		f.verdict(t, false)
-
-		join(12)
-		perShard, loads := 2, slices.Repeat([]int{1}, 12)
-		if mode == "ordered" {
-			perShard, loads = 1, append(slices.Repeat([]int{1}, 6), slices.Repeat([]int{0}, 6)...)
-		}
-		for queue, tags := range g.shared(f.stream, all, loads...) {
-			if len(tags) != perShard {
-				t.Errorf("%s has the consumers %v, want %d", queue, tags, perShard)
+	}
+	join(0, 4)
+	for _, f := range flows {
+		f.shared(f.stream, []int{0, 1, 2}, 2, 2, 1, 1)
+		f.produceSome(3)
+	}
+	join(4, 12)
+	one, none := slices.Repeat([]int{1}, 6), slices.Repeat([]int{0}, 6)
+	for mode, loads := range map[string][]int{"ordered": append(one[:6:6], none...), "balanced": append(one[:6:6], one...)} {
+		f := flows[mode]
+		for queue, tags := range f.shared(f.stream, []int{0, 1, 2}, loads...) {
+			if want := 1 + loads[6]; len(tags) != want {
+				t.Errorf("%s has the consumers %v, want %d", queue, tags, want)
 			}
 		}
 		if mode == "balanced" { // two read a shard, so that there is no order
 			f.unordered()
 		}
-		f.produce(1, 0)
-		f.another(3)
-		f.end()
-		f.verdict(t, false)
-		for _, r := range readers {
-			r.undisturbed(t)
-			r.leave()
-		}
+		f.produceSome(3)
+	}
+	for _, r := range readers {
+		r.undisturbed(t)
+		r.leave()
+	}
+	for _, f := range flows {
 		g.ready(f.stream, 0)
 		g.unread(f.stream)
 	}
+}
+
+// produceSome publishes some rounds, and judges when they are read.
+func (f *flow) produceSome(rounds int) {
+	f.t.Helper()
+	f.produce(0, 0)
+	f.another(rounds)
+	f.end()
+	f.verdict(f.t, false)
 }
