@@ -3,17 +3,20 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 FUZZTIME ?= 20s
 
-.PHONY: build test test-fast e2e fuzz lint demo faults bench bench-micro rabbitmq haproxy clients help
+.PHONY: build test test-fast e2e fuzz lint demo demo-rabbitmq picture faults bench bench-micro rabbitmq haproxy clients help
 .DEFAULT_GOAL := help
 
 build: ## build bin/amqproxy
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/amqproxy ./cmd/amqproxy
 
-test: lint clients test-fast ## install what the tests need, and pass all of them
+test: lint clients unit ## install what the tests need, and pass all of them
 	$(MAKE) fuzz FUZZTIME=10000x
 	$(MAKE) e2e
 
-test-fast: ## the tests that need no broker, with the race detector
+test-fast: unit ## the tests that need no RabbitMQ and no root, with the race detector
+	$(GO) test -race ./test -embedded
+
+unit: # the tests of the packages
 	$(GO) test -race $$($(GO) list ./... | grep -v /test)
 
 e2e: rabbitmq clients ## the end to end tests on real RabbitMQ
@@ -29,12 +32,19 @@ lint: ## formatting and go vet
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 
-demo: rabbitmq build ## see a stream over three brokers lose and regain one (Debian, as root)
+demo: ## see a stream over three brokers in memory lose and regain a broker, a proxy and a consumer
+	$(GO) run ./cmd/amqproxy demo
+
+picture: ## make docs/demo.svg, the README's picture, from a demo that runs
+	$(GO) run ./test/picture -o docs/demo.svg
+
+demo-rabbitmq: rabbitmq build ## see a stream over three RabbitMQ nodes lose and regain one (Debian, as root)
 	$(GO) run ./test/demo -proxy bin/amqproxy
 
 faults: rabbitmq build ## break brokers, proxies and shards under load for some hours, beside the plugin; FAULTS has flags (Debian, as root)
 	$(GO) build -o bin/faults ./test/faults
 	bin/faults -proxy bin/amqproxy -json bin/faults.json -plugin -rounds 20 -kills 300 $(FAULTS)
+	bin/faults -proxy bin/amqproxy -json bin/faults-groups.json -groups -rounds 20 -kills 100 $(FAULTS)
 
 bench: rabbitmq haproxy build ## measure amqproxy beside HAProxy, for twenty minutes; BENCH has flags (Debian, as root)
 	$(GO) build -o bin/bench ./test/bench
@@ -53,4 +63,4 @@ clients: rabbitmq haproxy # installs the foreign clients that the tests drive, a
 	@test/install python3-pika nodejs npm iproute2
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

@@ -27,7 +27,7 @@ type Conn struct {
 	learned string          // the name that the node was asked about for the frame in hand
 
 	home     link
-	links    []*link    // to other brokers
+	links    []*link    // the others
 	now      time.Time  // of the last tick
 	channels []*channel // by number; nil where closed
 	held     *channel   // whose publish method is a view into the input
@@ -55,6 +55,7 @@ type Conn struct {
 	unwritten []unwritten
 	marked    []*reader // by settleTo
 	ticks     int
+	hoard     int // octets of messages that wait for their turn at the client
 
 	tally    tally
 	ordered  bool // the connection ended with close and close-ok
@@ -386,53 +387,4 @@ func (c *Conn) homeMethod(ch *channel, f frame.Frame, out *Out) {
 	}
 	out.Client.view(f)
 	c.replied(ch, f.Method(), out)
-}
-
-// Tick tells the time, about twice a second, for what must not wait for ever.
-func (c *Conn) Tick(now time.Time, out *Out) {
-	before := c.now
-	c.now = now
-	c.forgive()
-	c.leave(now, out)
-	if c.phase == settling {
-		if c.deadline.IsZero() {
-			c.deadline = now.Add(settleTime)
-		}
-		if now.After(c.deadline) || !c.unconfirmed() {
-			c.part(out)
-		}
-	}
-	c.tickLinks(out)
-	c.tickGroups(out)
-	if c.failing+c.watching+c.waiting+c.ledgers+c.parked == 0 {
-		return
-	}
-	for _, ch := range c.channels {
-		if ch != nil && c.phase != parted {
-			c.tickChannel(ch, before, out)
-		}
-	}
-}
-
-func (c *Conn) tickChannel(ch *channel, before time.Time, out *Out) {
-	if ch.watch != nil && c.phase == running {
-		c.leaveClosing(ch, out)
-	}
-	if ch.ledger != nil {
-		for g := range ch.legs {
-			c.suspects(ch, g, before, out)
-		}
-		c.retry(ch, out)
-		c.tell(ch, out)
-	}
-	c.sendLater(ch, out)
-	c.tickParked(ch, out)
-	if !ch.waitsToClose() {
-		return
-	}
-	if ch.deadline.IsZero() {
-		ch.deadline = c.now.Add(settleTime)
-	} else if c.now.After(ch.deadline) {
-		c.closeSettled(ch, out)
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"testing"
@@ -32,7 +31,10 @@ var (
 		`basic.ack delivery-tag=1`, `connection.close`, `connection.close-ok`, `connection.update-secret new-secret="s"`, `heartbeat`,
 		`basic.get queue="stream: shard.a - n1 - 2"`, `basic.consume queue="stream: shard.a - n1 - 2" consumer-tag="d"`, `basic.cancel consumer-tag="d" nowait`,
 		`basic.consume queue="shard.a" consumer-tag="x" exclusive`, `basic.ack delivery-tag=0 multiple`, `basic.nack delivery-tag=2 multiple`,
-		`basic.reject delivery-tag=2`, `basic.recover`, `basic.recover-async`, `tx.select`)
+		`basic.reject delivery-tag=2`, `basic.recover`, `basic.recover-async`, `tx.select`,
+		`basic.consume queue="shard.g" consumer-tag="c"`, `basic.consume queue="shard.g" no-ack=1`, `basic.consume queue="shard.o" consumer-tag="d" nowait`,
+		`basic.get queue="shard.g"`, `basic.get queue="shard.g" no-ack=1`, `basic.qos prefetch-count=1`, `basic.qos prefetch-count=2 global=1`,
+		`basic.recover requeue=1`, `basic.recover-async requeue=1`, `basic.ack delivery-tag=2`, `basic.ack delivery-tag=2 multiple=1`, `basic.consume queue="q" no-ack=1`)
 	fuzzedHome = parseAll(
 		`channel.open-ok`, `channel.close reply-code=404`, `channel.close reply-code=406 class-id=40 method-id=10`, `channel.close-ok`,
 		`confirm.select-ok`, `basic.qos-ok`, `basic.ack delivery-tag=1`, `basic.ack delivery-tag=2`, `basic.nack delivery-tag=1`, `basic.ack multiple`,
@@ -40,7 +42,10 @@ var (
 		`basic.get-ok exchange="shard.a"`, `basic.get-empty`, `basic.consume-ok consumer-tag="c"`, `basic.cancel-ok consumer-tag="c"`, `basic.cancel consumer-tag="c"`,
 		`exchange.declare-ok`, `exchange.delete-ok`, `queue.declare-ok queue="q"`, `queue.purge-ok`, `queue.bind-ok`,
 		`connection.close reply-code=320`, `connection.close-ok`, `connection.update-secret-ok`, `heartbeat`,
-		`basic.deliver consumer-tag="d" delivery-tag=2`, `basic.get-ok delivery-tag=3`, `basic.recover-ok`, `basic.cancel-ok consumer-tag="d"`)
+		`basic.deliver consumer-tag="d" delivery-tag=2`, `basic.get-ok delivery-tag=3`, `basic.recover-ok`, `basic.cancel-ok consumer-tag="d"`,
+		`basic.deliver consumer-tag="c" delivery-tag=1 exchange="shard.g"`, `basic.deliver consumer-tag="c" delivery-tag=2 exchange="shard.g"`, `basic.cancel consumer-tag="d"`,
+		`channel.close reply-code=403 reply-text="ACCESS_REFUSED - no"`, `channel.close reply-code=403 reply-text="ACCESS_REFUSED - in exclusive use"`,
+		`channel.close reply-code=406 reply-text="PRECONDITION_FAILED - timed out"`, `queue.declare-ok consumer-count=1`)
 )
 
 func parseAll(texts ...string) (frames []frame.Frame) {
@@ -86,13 +91,16 @@ func (p *program) frame(from []frame.Frame) frame.Frame {
 
 // FuzzConn: no input makes a Conn panic or lose count, what it puts out are whole
 // frames and no more than maxPerInput octets above what came in, and every place
-// that was picked for a consumer is given back once, and every hold on a shard.
+// that was picked for a consumer is given back once, every hold on a shard, and whatever
+// consumers of groups had.
 func FuzzConn(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 1, 3, 0, 1, 6, 0, 1, 12, 0, 1, 15, 1, 1, 6, 2, 0})
 	f.Add([]byte{0, 1, 0, 0, 1, 29, 2, 0, 0, 1, 1, 1, 1, 3, 0, 1, 0, 0, 1, 22, 1, 1, 1, 3, 0})
 	f.Add([]byte{0, 1, 0, 0, 2, 0, 0, 2, 8, 0, 2, 12, 0, 1, 33, 1, 1, 20, 2, 0, 2, 1, 1, 1, 1, 3, 2, 3, 6})
 	f.Add([]byte{0, 1, 0, 0, 1, 255, 1, 40, 0, 60, 0, 40, 0, 0, 7, 's', 'h', 'a', 'r', 'd', '.', 'a', 1, 'k'})
 	f.Add([]byte{0, 1, 0, 0, 1, 30, 2, 0, 1, 29, 2, 3, 4, 3, 6, 1, 1, 10, 1, 1, 12, 1, 1, 18, 2}) // a consumer moves
+	f.Add(fuzzedGroup)
+	f.Add(append(slices.Clone(fuzzedGroup), 0, 1, 60, 0, 1, 64, 8, 96, 1, 33, 8, 96, 1, 12, 9, 0, 3, 200, 10, 3, 250))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r := newFuzzRun(t, shard.Policy{Name: "all", Pattern: regexp.MustCompile(`^shard\.`), VHost: "*"})
 		for p := program(data); len(p) > 0; {
@@ -101,6 +109,10 @@ func FuzzConn(f *testing.F) {
 		r.finish()
 	})
 }
+
+// fuzzedGroup opens a channel with a consumer of a group, which reads a shard and gets two
+// messages.
+var fuzzedGroup = []byte{0, 1, 0, 1, 1, 0, 0, 1, 54, 2, 9, 0xFF, 8, 33, 8, 96, 1, 0, 8, 96, 1, 17, 8, 96, 1, 33, 8, 96, 1, 12, 8, 96, 1, 34, 8, 96, 1, 12, 0, 1, 63}
 
 // FuzzPassthrough: where no policy is, what goes in comes out, in both directions, but
 // for a body that is longer than its header says, which ends the connection.
@@ -161,15 +173,18 @@ type fuzzRun struct {
 	home, client []byte
 	seats        map[string]int // picked, and how often given back
 	held         map[string]int
+	groups       fuzzedGroups
 }
 
 func newFuzzRun(t *testing.T, policies ...shard.Policy) *fuzzRun {
-	r := &fuzzRun{t: t, now: time.Unix(0, 0), seats: map[string]int{}, held: map[string]int{}}
+	r := &fuzzRun{t: t, now: time.Unix(0, 0), seats: map[string]int{}, held: map[string]int{}, groups: newFuzzedGroups()}
 	r.snap.init()
 	r.snap.policies = policies
 	if len(policies) > 0 {
 		r.snap.add("stream", "shard.a", options{"shards": "3", "local": "2", "queue-declare": "answer", "queue-purge": "all", "retry-nacked": "true", "third": "1", "behind": "rrrrrr"})
 		r.snap.add("stream", "shard.empty", options{"shards": "0"})
+		r.snap.add("stream", "shard.g", options{"consumers": "balanced", "local": "1", "third": "1"})
+		r.snap.add("stream", "shard.o", options{"consumers": "ordered", "local": "1"})
 	}
 	r.snap.brokers["n2"], r.snap.brokers["n3"] = shard.Broker{Address: "n2:1"}, shard.Broker{Address: "n3:1", Beside: true}
 	r.conn = New(Config{VHost: "/", FrameMax: 4096, HearsCancel: true, Seed: 1, KnowsLogin: true, MaxLinks: 4,
@@ -178,7 +193,11 @@ func newFuzzRun(t *testing.T, policies ...shard.Policy) *fuzzRun {
 }
 
 func (r *fuzzRun) step(p *program) {
-	switch op := p.octet(); op % 9 {
+	switch op := p.octet(); op % 11 {
+	case 9:
+		r.divide(p.octet())
+	case 10:
+		r.conn.Written(r.conn.Unwritten(), &r.out)
 	case 8:
 		r.link(p)
 	case 0, 4, 6:
@@ -211,6 +230,8 @@ func (r *fuzzRun) answer(how byte) {
 	case e.Kind == Pick:
 		a.Queue = fmt.Sprintf("stream: shard.a - n1 - %d", e.Serial)
 		r.seats[a.Queue] = 0
+	case e.Kind == Join:
+		a.Member = r.groups.join(e)
 	case e.Kind == Declare || e.Kind == Delete:
 		a.Held = e.Stream.Stream
 	case e.Kind == Learn || e.Kind == Forget:
@@ -284,8 +305,11 @@ func (r *fuzzRun) take() {
 		r.t.Fatalf("one input led to %d errands", len(r.out.Errands))
 	}
 	r.errands = append(r.errands, r.out.Errands...)
+	r.check(r.groups.take(&r.out))
 	for _, queue := range r.out.Released {
-		r.seats[queue]++
+		if !r.groups.released(queue) {
+			r.seats[queue]++
+		}
 	}
 	for _, queue := range r.out.Held {
 		r.held[queue]++
@@ -301,88 +325,8 @@ func (r *fuzzRun) take() {
 	}
 	r.counts()
 	r.holds()
-}
-
-// counts compares what the Conn counts with what there is.
-func (r *fuzzRun) counts() {
-	held, open, failing, copied := 0, 0, 0, 0
-	for _, ch := range r.conn.channels {
-		if ch == nil {
-			continue
-		}
-		open++
-		held += len(ch.heldFrames)
-		if ch.waitsToClose() {
-			failing++
-		}
-		copied += ch.copiedSize()
-	}
-	if c := r.conn; held != c.heldSize || open != c.open || failing != c.failing {
-		r.t.Fatalf("%d octets held, %d channels open, %d failing; counted are %d, %d, %d", held, open, failing, c.heldSize, c.open, c.failing)
-	}
-	parked := 0
-	for _, ch := range r.conn.channels {
-		if ch != nil {
-			parked += len(ch.parked)
-		}
-	}
-	if parked != r.conn.parked {
-		r.t.Fatalf("%d messages are parked, counted are %d", parked, r.conn.parked)
-	}
-	if copied != r.conn.copies.size {
-		r.t.Fatalf("%d octets of copies, counted are %d", copied, r.conn.copies.size)
-	}
-}
-
-// copiedSize is what the copies of a channel take.
-func (ch *channel) copiedSize() (size int) {
-	for _, m := range ch.again {
-		size += m.size
-	}
-	for _, m := range ch.parked {
-		size += m.size
-	}
-	size += ch.publish.kept.size
-	if ch.ledger == nil {
-		return size
-	}
-	for _, g := range ch.ledger.books {
-		for i := range g.kept.n {
-			size += g.kept.at(i).size
-		}
-	}
-	return size
-}
-
-// holds compares what the node was told to be held with what is.
-func (r *fuzzRun) holds() {
-	watching, holds := 0, map[string]int{}
-	for _, ch := range r.conn.channels {
-		if ch == nil {
-			continue
-		}
-		if queue := ch.wait.get.holds; queue != "" {
-			holds[queue]++
-		}
-		for _, k := range ch.consumers {
-			if k.stream == "" && k.watched {
-				holds[k.queue]++
-			}
-		}
-		if ch.watch != nil {
-			watching++
-			for _, u := range ch.watch.unacked {
-				holds[u.queue]++
-			}
-		}
-	}
-	if !maps.Equal(holds, r.conn.holds) || watching != r.conn.watching {
-		r.t.Fatalf("%v is held and %d channels watched; counted are %v and %d", holds, watching, r.conn.holds, r.conn.watching)
-	}
-	for queue, n := range r.held {
-		if n != min(holds[queue], 1) {
-			r.t.Fatalf("%s is held %d times; the node was told %d", queue, holds[queue], n)
-		}
+	if wrong := checkFeeds(r.conn); wrong != "" {
+		r.t.Fatal(wrong)
 	}
 }
 
@@ -400,6 +344,7 @@ func (r *fuzzRun) finish() {
 	}
 	r.conn.End(&r.out)
 	r.take()
+	r.check(r.groups.over())
 	for queue, n := range r.seats {
 		if n != 1 {
 			r.t.Fatalf("the place on %q was given back %d times", queue, n)

@@ -47,6 +47,8 @@ func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 	name, tag := ch.queueName(a.ShortStr()), string(a.ShortStr())
 	table, verdict := c.find(name)
 	switch {
+	case ch.member(tag) != nil: // its broker does not know of it
+		c.reusesTag(tag, out)
 	case !a.OK() || verdict.Passes() && c.snap.Standing(c.cfg.VHost, string(name)) == shard.NoShard:
 		c.forward(ch, f, out)
 	case (ch.cancels > 0 || ch.knows(tag)) && c.awaitReplies(ch, f): // a cancel-ok for its tag would end it

@@ -21,12 +21,13 @@
 // What a frame's way is, in the order of the files:
 //
 //	conn.go        which of the two sides, which channel, and the switch of methods
+//	tick.go        what must not wait for ever
 //	run.go         whole messages like the one before, many at once
 //	connection.go  channel 0
 //	channel.go     the state of a channel; opening it, holding and resuming
 //	publish.go     basic.publish: the shard, and the splice of its key
 //	leg.go         by which link and leg it goes, and when one is suspect
-//	link.go        publish links: opened, lost, tried again, idle
+//	link.go        further links: opened, lost, tried again, idle
 //	park.go        what can't go now waits, or is given up
 //	ledger.go      what becomes of publishes to streams, whatever comes back; book.go is
 //	               the part of one leg
@@ -38,7 +39,8 @@
 //	queue.go       queue.* on a virtual queue
 //	consume.go     basic.consume and basic.get on a virtual queue
 //	group.go       consumers of groups: which shards each reads
-//	reader.go      the life of an upstream channel that reads one
+//	reader.go      an upstream channel that reads one
+//	handover.go    how it gives it back, or loses it
 //	feed.go        from readers to the client, and its acks back to them
 //	prefetch.go    how much of each shard may be on its way
 //	deliveries.go  which reader's message has which delivery tag

@@ -36,7 +36,7 @@ type unwritten struct {
 // was changed where it lies, and is for the client now.
 func (c *Conn) arrived(r *reader, b []byte, tagAt int, out *Out) (passes bool) {
 	switch {
-	case r.recovers > 0 || r.leaving || r.stage >= readerClosing || r.ch.state != chOpen:
+	case r.recovers > 0 || c.phase == parted || r.leaving || r.stage >= readerClosing || r.ch.state != chOpen:
 		// It goes back to the broker when the channel closes.
 	case r.m == nil:
 		c.farGetOk(r, b, tagAt, out)
@@ -45,6 +45,7 @@ func (c *Conn) arrived(r *reader, b []byte, tagAt int, out *Out) (passes bool) {
 			r.m.ready = append(r.m.ready, r)
 		}
 		r.waiting = append(r.waiting, append([]byte(nil), b...))
+		c.hoard += len(b)
 	default:
 		c.address(r, b, tagAt)
 		return true
@@ -77,6 +78,7 @@ func (c *Conn) address(r *reader, b []byte, tagAt int) {
 	}
 	r.unacked++
 	binary.BigEndian.PutUint64(b[tagAt:], tag)
+	copy(b[tagAt-len(m.tag):], m.tag) // see upTag
 	frame.Readdress(b, ch.number)
 	c.tally.stream(m.counters).delivered++
 	c.tally.all.delivered++
@@ -95,6 +97,7 @@ func (c *Conn) feedOn(ch *channel, out *Out) {
 			m.ready = append(m.ready[:0], m.ready[1:]...)
 			b := r.waiting[0]
 			r.waiting[0] = nil
+			c.hoard -= len(b)
 			if r.waiting = r.waiting[1:]; len(r.waiting) > 0 {
 				m.ready = append(m.ready, r)
 			}
@@ -189,6 +192,7 @@ func (c *Conn) settleUp(r *reader, m frame.Method, up uint64, bits byte, n int, 
 		r.m.unacked -= n
 	}
 	r.unacked -= n
+	c.freeGot(r, up, n > 1, out)
 	if r.stage >= readerClosing {
 		return
 	}
@@ -237,6 +241,11 @@ func (c *Conn) recover(ch *channel, f frame.Frame, out *Out) {
 			c.recoverFrom(m.readers, out)
 		}
 	}
+	for _, r := range ch.feed.sources { // the places of those that are gone become free
+		if r != nil && (r.m == nil || r.m.flags&consumeNoAck == 0) {
+			r.unacked = 0
+		}
+	}
 	ch.feed.open, ch.feed.head, ch.feed.settled = nil, 0, 0
 	if f.Method() == frame.BasicRecover {
 		ch.feed.voids++
@@ -245,8 +254,10 @@ func (c *Conn) recover(ch *channel, f frame.Frame, out *Out) {
 
 func (c *Conn) recoverFrom(readers []*reader, out *Out) {
 	for _, r := range readers {
-		r.waiting, r.unacked = nil, 0
-		if r.stage < readerSubscribing || r.stage >= readerClosing {
+		c.drop(r)
+		c.freeGot(r, 0, true, out)
+		r.unacked = 0
+		if r.link == nil || r.stage >= readerClosing {
 			continue
 		}
 		r.recovers++
@@ -286,16 +297,21 @@ func (c *Conn) basicQos(ch *channel, f frame.Frame, out *Out) {
 	c.forward(ch, f, out)
 }
 
-// Unwritten tells whether messages wait for their being written to the client.
-func (c *Conn) Unwritten() bool { return len(c.unwritten) > 0 }
+// Hoard is how many octets of messages wait for their turn at the client: over a limit of its
+// own the shell stops reading consume links.
+func (c *Conn) Hoard() int { return c.hoard }
 
-// Written says that all that went to the client is written: what it does not acknowledge
+// Unwritten is how many messages may not be written to the client yet, and count when they are.
+func (c *Conn) Unwritten() int { return len(c.unwritten) }
+
+// Written says that the first n of these are written: what the client does not acknowledge
 // itself is settled by that.
-func (c *Conn) Written(out *Out) {
-	for _, u := range c.unwritten {
+func (c *Conn) Written(n int, out *Out) {
+	written := c.unwritten[:n]
+	for _, u := range written {
 		u.from.mark = max(u.from.mark, u.up)
 	}
-	for i, u := range c.unwritten {
+	for _, u := range written {
 		r := u.from
 		r.unacked--
 		if r.mark == u.up && r.stage < readerClosing {
@@ -303,7 +319,8 @@ func (c *Conn) Written(out *Out) {
 			to.built(to.build(r.number, frame.BasicAck).LongLong(u.up).Octet(1))
 			c.goOnReading(r, out)
 		}
-		c.unwritten[i] = unwritten{}
 	}
-	c.unwritten = c.unwritten[:0]
+	rest := copy(c.unwritten, c.unwritten[n:])
+	clear(c.unwritten[rest:])
+	c.unwritten = c.unwritten[:rest]
 }

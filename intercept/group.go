@@ -60,8 +60,8 @@ func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
 	case !c.cfg.KnowsLogin:
 		refuse(frame.AccessRefused, fmt.Sprintf("the group of stream '%s' in vhost '%s' needs a login with PLAIN or AMQPLAIN, which the proxy can use for the shards", t.Stream, c.cfg.VHost))
 		return
-	case tag != "" && ch.member(tag) != nil:
-		c.Fault(&frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("attempt to reuse consumer tag '%s'", tag), Method: f.Method()}, out)
+	case ch.knows(tag):
+		c.reusesTag(tag, out)
 		return
 	case c.awaitReplies(ch, f):
 		return
@@ -71,6 +71,11 @@ func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
 		f = frame.Build(nil, ch.number, frame.BasicConsume).Short(0).ShortStr(t.Stream).ShortStr(tag).Octet(flags).Table(args).End()
 	}
 	c.errand(ch, f, Errand{Kind: Join, Stream: shard.Name{VHost: c.cfg.VHost, Stream: t.Stream}, Tag: tag, Exclusive: flags&consumeExclusive != 0}, out)
+}
+
+// reusesTag ends the connection, as a broker does.
+func (c *Conn) reusesTag(tag string, out *Out) {
+	c.Fault(&frame.ConnError{Code: frame.NotAllowed, Text: fmt.Sprintf("attempt to reuse consumer tag '%s'", tag), Method: frame.BasicConsume}, out)
 }
 
 // hasJoined begins a consumer of a group.
@@ -112,6 +117,9 @@ func (c *Conn) Grouped() bool { return len(c.members) > 0 }
 
 // Follow takes what the consumers of groups are to read.
 func (c *Conn) Follow(parts shard.Parts, out *Out) {
+	if parts.Serial < c.parts.Serial {
+		return // it has come by another way meanwhile
+	}
 	c.parts = parts
 	for _, m := range c.groupMembers() {
 		c.takePart(m, out)
@@ -134,7 +142,7 @@ func (c *Conn) groupMembers() []*member {
 }
 
 func (c *Conn) takePart(m *member, out *Out) {
-	part, told := c.parts[m.number]
+	part, told := c.parts.Of[m.number]
 	switch {
 	case !told || m.left:
 	case part.Gone:
@@ -150,26 +158,47 @@ func (c *Conn) takePart(m *member, out *Out) {
 
 // follow has a consumer read what it is to, and nothing else.
 func (c *Conn) follow(m *member, out *Out) {
+	part := map[string]bool{}
+	for _, s := range m.part {
+		part[s.Queue] = !m.left
+	}
 	for _, r := range slices.Clone(m.readers) {
-		if m.left || !slices.ContainsFunc(m.part, func(s shard.Shard) bool { return s.Queue == r.shard.Queue }) {
+		if !part[r.shard.Queue] {
 			c.leaveShard(r, out)
 		}
+		delete(part, r.shard.Queue)
 	}
 	if m.left {
 		return
 	}
 	for _, s := range m.part {
-		if !slices.ContainsFunc(m.readers, func(r *reader) bool { return r.shard.Queue == s.Queue }) {
-			r := &reader{ch: m.ch, m: m, shard: s}
-			r.source = m.ch.feed.source(r)
-			m.readers = append(m.readers, r)
-			out.Seated = append(out.Seated, s.Queue)
+		if part[s.Queue] {
+			c.newReader(m, s, out)
 		}
 	}
 	c.prefetch(m, out)
-	for _, r := range m.readers {
+	for _, r := range slices.Clone(m.readers) {
 		c.begin(r, out)
 	}
+}
+
+func (c *Conn) newReader(m *member, s shard.Shard, out *Out) *reader {
+	r := &reader{ch: m.ch, m: m, shard: s}
+	r.source = m.ch.feed.source(r)
+	m.readers = append(m.readers, r)
+	out.Seated = append(out.Seated, s.Queue)
+	return r
+}
+
+// readAgain begins anew with a shard that was given back, if it is to be read after all.
+func (c *Conn) readAgain(m *member, queue string, out *Out) {
+	at := slices.IndexFunc(m.part, func(s shard.Shard) bool { return s.Queue == queue })
+	if m.left || at < 0 {
+		return
+	}
+	r := c.newReader(m, m.part[at], out)
+	c.prefetch(m, out)
+	c.begin(r, out)
 }
 
 // begin has a reader begin, if its broker can be had.
@@ -194,8 +223,10 @@ func (c *Conn) tellReading(r *reader, out *Out) {
 	switch {
 	case r.leaving || r.stage == readerClosing:
 		now.State = shard.Handing
-	case r.stage == readerReading || r.stage == readerPausing:
+	case !r.began.IsZero():
 		now.State = shard.Active
+	case r.stage == readerWaiting && r.ticks >= barredAfter:
+		now.State = shard.Barred
 	}
 	if now != r.told {
 		r.told = now
@@ -214,8 +245,7 @@ func (c *Conn) leaveGroup(m *member, out *Out) {
 	if m.left {
 		return
 	}
-	m.left = true
-	out.Left = append(out.Left, m.number)
+	c.left(m, out)
 	m.ready = nil
 	if f := m.ch.feed; f != nil {
 		f.members = slices.DeleteFunc(f.members, func(k *member) bool { return k == m })
@@ -264,11 +294,37 @@ func (c *Conn) endGroups(out *Out) {
 			c.notReading(r, out)
 		}
 		m.readers = nil
-		if !m.left {
-			out.Left = append(out.Left, m.number)
-		}
+		c.left(m, out)
 	}
 	c.members = nil
+}
+
+// LinkGone says that a link is closed whose session is over: what its readers had is free, and
+// need not wait for the other links.
+func (c *Conn) LinkGone(i int, out *Out) {
+	for _, r := range c.links[i].readers {
+		if r != nil && r.m != nil && r.m.drop(r) {
+			c.notReading(r, out)
+		}
+	}
+	c.links[i].readers = nil
+}
+
+// abandonGroups ends the consumers of groups at once: what the client still acknowledges does
+// not count.
+func (c *Conn) abandonGroups(out *Out) {
+	for _, m := range c.groupMembers() {
+		c.left(m, out)
+		c.closeReaders(m.readers, out)
+	}
+}
+
+// left tells the node that a consumer is none any more.
+func (c *Conn) left(m *member, out *Out) {
+	if !m.left {
+		m.left = true
+		out.Left = append(out.Left, m.number)
+	}
 }
 
 // tickGroups has readers tried again that can't read yet, closes those whose time to hand
@@ -295,14 +351,19 @@ func (c *Conn) tickReader(r *reader, out *Out) {
 		c.closeReader(r, out)
 	case r.leaving:
 	case r.stage == readerWaiting:
+		r.ticks++
 		c.begin(r, out)
-	case r.stage == readerAsking:
+	case r.stage == readerAsking && !r.asks:
 		c.askFor(r, out)
 	}
 	if c.ticks%tellEvery == 0 && r.stage < readerGone {
 		c.tellReading(r, out)
 	}
 }
+
+// barredAfter is for how many ticks a reader waits for a way to its broker before the node is
+// told, so that somebody else may read the shard.
+const barredAfter = 20
 
 // tellEvery is after how many ticks the node is told how many messages readers have.
 const tellEvery = 4

@@ -3,6 +3,7 @@ package intercept
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"amqproxy/frame"
 	"amqproxy/shard"
@@ -15,6 +16,7 @@ type farGet struct {
 	left   int // how many are still to be asked
 	noAck  bool
 	asked  *reader // who asks now
+	holds  string  // the shard that is asked, if it may be deleted
 	dials  bool    // its link is being opened
 	next   int     // rotation
 }
@@ -48,6 +50,10 @@ func (c *Conn) getAnywhere(ch *channel, f frame.Frame, t *shard.Table, noAck boo
 func (c *Conn) farGetNext(ch *channel, out *Out) {
 	g := &ch.feed.get
 	g.asked, g.dials = nil, false
+	if g.holds != "" {
+		c.freeShard(g.holds, out)
+		g.holds = ""
+	}
 	for g.left > 0 {
 		s := g.shards[g.next%len(g.shards)]
 		l := c.readLink(s, out)
@@ -62,6 +68,10 @@ func (c *Conn) farGetNext(ch *channel, out *Out) {
 			continue
 		}
 		g.asked = r
+		if !g.noAck && c.snap.Standing(c.cfg.VHost, s.Queue) > shard.InUse {
+			g.holds = s.Queue
+			c.holdShard(s.Queue, out)
+		}
 		to := out.to(l)
 		flags := byte(0)
 		if g.noAck {
@@ -121,8 +131,13 @@ func (c *Conn) farGetOk(r *reader, b []byte, tagAt int, out *Out) {
 	if ch.feed.get.noAck {
 		tag = d.next()
 	} else {
-		tag = d.add(binary.BigEndian.Uint64(b[tagAt:]), r.source)
+		up := binary.BigEndian.Uint64(b[tagAt:])
+		tag = d.add(up, r.source)
 		r.unacked++
+		if g := &ch.feed.get; g.holds != "" {
+			r.got = append(r.got, unacked{up, g.holds})
+			g.holds = ""
+		}
 	}
 	binary.BigEndian.PutUint64(b[tagAt:], tag)
 	frame.Readdress(b, ch.number)
@@ -145,6 +160,17 @@ func (c *Conn) farGetGoesOn(ch *channel, out *Out) {
 	if ch.wait.what == waitFarGet && ch.feed.get.dials {
 		c.farGetNext(ch, out)
 	}
+}
+
+// freeGot says that a getter's message up is settled, or all up to it; all of them with 0.
+func (c *Conn) freeGot(r *reader, up uint64, multiple bool, out *Out) {
+	r.got = slices.DeleteFunc(r.got, func(u unacked) bool {
+		is := up == 0 || u.tag == up || multiple && u.tag < up
+		if is {
+			c.freeShard(u.queue, out)
+		}
+		return is
+	})
 }
 
 func (ch *channel) dropGetter(r *reader) {

@@ -65,7 +65,7 @@ func (s *sim) checkSettled(d *simDelivery, f fate, p packet) {
 func (s *sim) explained(d *simDelivery, p packet) string {
 	se, c := d.ch.k.se, d.c
 	switch {
-	case d.settled != never || c != nil && c.cancelled:
+	case d.settled != never || c != nil && c.cancelled || se.conn.phase == parted: // once that is so nothing of the client counts
 		return ""
 	case c == nil || c.member == 0:
 		return "its channel is open"

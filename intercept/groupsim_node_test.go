@@ -248,14 +248,14 @@ func (n *simNode) soon() {
 func (n *simNode) regroup() {
 	n.tell()
 	byID := n.rule.Divide(n.s.time(), n.name, n.shards, n.known(), n.s.ordered)
-	parts := shard.Parts{}
+	parts := map[uint64]shard.Part{}
 	for number, k := range n.consumers {
 		parts[number] = shard.Part{Shards: byID[k.ID]}
 	}
-	if reflect.DeepEqual(parts, n.parts) {
+	if reflect.DeepEqual(parts, n.parts.Of) {
 		return
 	}
-	n.parts = parts
+	n.parts = shard.Parts{Serial: n.parts.Serial + 1, Of: parts}
 	n.s.trace("%s divides: %+v", n.name, parts)
 	for _, se := range n.sessions {
 		se.later(n.s.lag()/4, func() { se.follow(n.parts) })

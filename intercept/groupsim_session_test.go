@@ -225,8 +225,8 @@ func (se *simSession) write() {
 		d.settled, d.fate = se.s.turn, fateAcked
 	}
 	se.unread = nil
-	if se.conn.Unwritten() {
-		se.conn.Written(&se.out)
+	if n := se.conn.Unwritten(); n > 0 {
+		se.conn.Written(n, &se.out)
 		se.collect()
 	}
 }
@@ -260,7 +260,7 @@ func (se *simSession) follow(parts shard.Parts) {
 			continue
 		}
 		for _, old := range m.part {
-			if !slices.ContainsFunc(parts[number].Shards, func(n shard.Shard) bool { return n.Queue == old.Queue }) {
+			if !slices.ContainsFunc(parts.Of[number].Shards, func(n shard.Shard) bool { return n.Queue == old.Queue }) {
 				queues[old.Queue] = append(queues[old.Queue], se.s.now)
 			}
 		}

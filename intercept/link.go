@@ -9,7 +9,7 @@ import (
 	"amqproxy/shard"
 )
 
-// link is one upstream connection of the session: the home link, or a publish link to
+// link is one upstream connection of the session: the home link, or a publish or consume link to
 // the broker of another node.
 type link struct {
 	index      int // in Conn.links and Out.Links; -1 is the home link
@@ -48,6 +48,7 @@ type Dial struct {
 	Address string // "" is this node's own
 	As      shard.Login
 	Reads   bool // a consume link
+	Again   bool // it could not be had a moment ago
 }
 
 // Down is why there is no link.
@@ -89,9 +90,9 @@ func (c *Conn) linkTo(to Dial, out *Out) *link {
 	}
 	switch {
 	case l.state == linkNone:
-		l.state = linkDialling
+		l.state, l.to.Again = linkDialling, false
 	case l.due(c.now): // in the background: what it is for goes on as if it still failed
-		l.again = c.now.Add(redialTime + c.cfg.StallTimeout)
+		l.again, l.to.Again = c.now.Add(redialTime+c.cfg.StallTimeout), true
 	default:
 		return l
 	}
@@ -196,10 +197,10 @@ func (c *Conn) rerouteAll() {
 	}
 }
 
-// FromLink takes a frame from a publish link.
+// FromLink takes a frame from another link than the home link.
 func (c *Conn) FromLink(i int, f frame.Frame, out *Out) error {
 	l, n := c.links[i], f.Channel()
-	if c.phase == parted || l.state != linkUp || f.Type() == frame.TypeHeartbeat {
+	if c.phase == parted && !l.to.Reads || l.state != linkUp || f.Type() == frame.TypeHeartbeat {
 		return nil
 	}
 	if n == 0 {
@@ -226,7 +227,7 @@ func (c *Conn) FromLink(i int, f frame.Frame, out *Out) error {
 	return nil
 }
 
-// connectionFromLink takes a frame on channel 0 of a publish link. Its end is told by
+// connectionFromLink takes a frame on channel 0 of such a link. Its end is told by
 // LinkDown.
 func (c *Conn) connectionFromLink(l *link, f frame.Frame, out *Out) {
 	if f.Type() != frame.TypeMethod {

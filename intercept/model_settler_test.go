@@ -108,6 +108,9 @@ func (s *settler) gets(f frame.Frame, all *upstreams, k *settlerConsumer, base u
 	same := slices.Clone(f)
 	same.SetChannel(g.ch.number)
 	copy(same[at:at+8], g.method[at:])
+	if f.Method() == frame.BasicDeliver { // the last letter of the consumer tag may be another
+		same[at-1] = g.method[at-1]
+	}
 	switch {
 	case tag != s.last+1:
 		s.t.Fatalf("%v behind tag %d", f, s.last)

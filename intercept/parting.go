@@ -110,6 +110,7 @@ func (c *Conn) goUp(out *Out) {
 // ending, so that it has nothing to complain of in its log.
 func (c *Conn) part(out *Out) {
 	c.phase = parted
+	c.abandonGroups(out)
 	out.Home.own(frame.AppendConnClose(nil, &frame.ConnError{Code: frame.ReplySuccess, Text: "Goodbye"}))
 	out.Client.own(frame.AppendConnClose(nil, c.parting))
 }
@@ -136,6 +137,7 @@ func (c *Conn) HomeDown(why *frame.ConnError, out *Out) {
 		return
 	}
 	c.phase = parted
+	c.abandonGroups(out)
 	switch c.farewell.By {
 	case "client": // it waits for nothing but this
 		c.ordered = true

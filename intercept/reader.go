@@ -2,7 +2,6 @@ package intercept
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"amqproxy/frame"
@@ -18,6 +17,7 @@ import (
 //	subscribing  basic.consume went up
 //	reading      the broker delivers
 //	pausing      our basic.cancel went up, to consume with another prefetch
+//	paused       it is answered
 //	closing      our channel.close went up; what comes is dropped
 //	gone         it is no more: acks for what it has brought go nowhere
 //
@@ -35,10 +35,16 @@ type reader struct {
 	prefetch  int       // that it consumes with, or is to; 0 is no limit
 	qos       int       // what its channel has of it
 	idle      bool      // see relieve
+	asks      bool      // the broker has not answered
 	leaving   bool      // it is to give the shard back
 	deadline  time.Time // when it is closed whatever the client has, if it leaves
 	notBefore time.Time // when it may begin: at a tick, if one like it was lost
-	paused    bool      // basic.cancel is answered
+	varied    bool      // it consumes with another tag than the client, see upTag
+	refused   int       // how often in a row the broker took it for one that is not alone
+	ticks     int       // that it has waited for a link
+	losses    int       // how often in a row it was lost
+	began     time.Time // delivering: just after a tick
+	got       []unacked // messages of shards that may be deleted, by a getter
 	recovers  int       // recover-oks that are due: what comes before them is void
 
 	content content  // of the message that is coming
@@ -58,6 +64,7 @@ const (
 	readerSubscribing
 	readerReading
 	readerPausing
+	readerPaused
 	readerClosing
 	readerGone
 )
@@ -202,10 +209,12 @@ func (c *Conn) readerMethod(r *reader, f frame.Frame, out *Out) {
 	case m == frame.QueueDeclareOk && r.stage == readerAsking:
 		c.counted(r, f, out)
 	case m == frame.BasicConsumeOk && r.stage == readerSubscribing:
-		r.stage = readerReading
+		r.stage, r.began = readerReading, c.now.Add(1)
 		c.tellReading(r, out)
 	case m == frame.BasicCancelOk:
-		r.paused = r.stage == readerPausing
+		if r.stage == readerPausing {
+			r.stage = readerPaused
+		}
 		c.goOnReading(r, out)
 	case m == frame.BasicCancel: // its queue was deleted, or its node is down
 		c.readerLost(r, out)
@@ -219,6 +228,7 @@ func (c *Conn) readerMethod(r *reader, f frame.Frame, out *Out) {
 // counted takes what the broker says of a shard before it is consumed: whoever else consumes
 // it has it still, whatever was told.
 func (c *Conn) counted(r *reader, f frame.Frame, out *Out) {
+	r.asks = false
 	a := f.Args()
 	a.ShortStr()
 	a.Long()
@@ -229,7 +239,7 @@ func (c *Conn) counted(r *reader, f frame.Frame, out *Out) {
 
 // askFor asks whether anybody consumes the shard of a reader.
 func (c *Conn) askFor(r *reader, out *Out) {
-	r.stage = readerAsking
+	r.stage, r.asks = readerAsking, true
 	to := out.to(r.link)
 	to.built(to.build(r.number, frame.QueueDeclare).Short(0).ShortStr(r.shard.Queue).Octet(1).Table(nil))
 }
@@ -237,17 +247,29 @@ func (c *Conn) askFor(r *reader, out *Out) {
 // subscribe consumes. What the client said with its consume goes along, but for no-ack: what
 // it has not been sent must not be lost.
 func (c *Conn) subscribe(r *reader, out *Out) {
-	r.stage, r.paused = readerSubscribing, false
+	r.stage = readerSubscribing
 	to := out.to(r.link)
 	if r.qos != r.prefetch {
 		r.qos = r.prefetch
 		to.built(to.build(r.number, frame.BasicQos).Long(0).Short(uint16(r.prefetch)).Octet(0))
 	}
 	flags := r.m.flags &^ (consumeNoAck | consumeExclusive | consumeNoWait)
-	if r.m.ordered && !r.shard.Single && !r.shard.Quorum {
+	if r.m.ordered && (!r.shard.Single && !r.shard.Quorum) != (r.refused > 1) {
 		flags |= consumeExclusive
 	}
-	to.own(frame.Build(nil, r.number, frame.BasicConsume).Short(0).ShortStr(r.shard.Queue).ShortStr(r.m.tag).Octet(flags).Table(r.m.args).End())
+	to.own(frame.Build(nil, r.number, frame.BasicConsume).Short(0).ShortStr(r.shard.Queue).ShortStr(r.upTag()).Octet(flags).Table(r.m.args).End())
+}
+
+// upTag is the consumer tag at the broker. It is the client's, so that nothing of a delivery's
+// but two fixed fields has to be changed. Each time that a channel consumes anew it is another
+// one of the same length: what the channel has of the consumer before must not count for the
+// new one.
+func (r *reader) upTag() string {
+	if !r.varied {
+		return r.m.tag
+	}
+	last := len(r.m.tag) - 1
+	return r.m.tag[:last] + string([]byte{r.m.tag[last] ^ 1})
 }
 
 // want has a reader consume with another prefetch: it can't be changed under a consumer.
@@ -256,7 +278,7 @@ func (c *Conn) want(r *reader, prefetch int, out *Out) {
 		return
 	}
 	r.prefetch = prefetch
-	if r.stage == readerPausing {
+	if r.stage == readerPaused {
 		c.goOnReading(r, out)
 		return
 	}
@@ -265,8 +287,9 @@ func (c *Conn) want(r *reader, prefetch int, out *Out) {
 	}
 	r.stage = readerPausing
 	to := out.to(r.link)
-	to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.m.tag).Bit(false))
+	to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.upTag()).Bit(false))
 	if r.m.ordered { // at once, before anybody is told that the shard is free
+		r.varied = !r.varied
 		c.subscribe(r, out)
 	}
 }
@@ -278,140 +301,9 @@ func (c *Conn) goOnReading(r *reader, out *Out) {
 	case r.stage >= readerClosing:
 	case r.leaving && r.unacked == 0: // for a no-ack consumer: all is written
 		c.closeReader(r, out)
-	case r.leaving || !r.paused || r.stage != readerPausing:
+	case r.leaving || r.stage != readerPaused:
 	case r.prefetch == 0 || r.unacked+len(r.waiting) < r.prefetch:
+		r.varied = !r.varied
 		c.subscribe(r, out)
 	}
-}
-
-// leaveShard has a reader give its shard back: the client gets nothing more of it, and has
-// some time to settle what it has.
-func (c *Conn) leaveShard(r *reader, out *Out) {
-	if r.leaving || r.stage >= readerClosing {
-		return
-	}
-	r.leaving = true
-	r.waiting = nil
-	r.m.unready(r)
-	if r.stage == readerWaiting {
-		c.readerEnded(r, out)
-		return
-	}
-	// In an ordered group it consumes on until it closes, for who asks the broker must not think
-	// that nobody has the shard: what comes goes back, behind what the client has.
-	if !r.m.ordered && r.unacked > 0 && (r.stage == readerSubscribing || r.stage == readerReading) {
-		to := out.to(r.link)
-		to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.m.tag).Bit(false))
-	}
-	c.tellReading(r, out)
-	c.goOnReading(r, out)
-}
-
-// closeReader gives back to the broker what the client has not settled.
-func (c *Conn) closeReader(r *reader, out *Out) {
-	if r.stage == readerWaiting {
-		c.readerEnded(r, out)
-		return
-	}
-	r.stage = readerClosing
-	r.waiting = nil
-	to := out.to(r.link)
-	to.ownedOr(frame.AppendChannelClose(to.room(512)[:0], r.number, &frame.ChannelError{Code: frame.ReplySuccess, Text: "Goodbye"}))
-}
-
-// readerEnded says that a reader is no more, and has given back what it had.
-func (c *Conn) readerEnded(r *reader, out *Out) {
-	c.forgetReader(r)
-	if r.m == nil {
-		r.ch.dropGetter(r)
-		return
-	}
-	if !r.m.drop(r) {
-		return // another has its place already
-	}
-	c.notReading(r, out)
-	c.memberEnded(r.m, out)
-	c.follow(r.m, out)
-}
-
-// forgetReader frees the number of a reader that is closed.
-func (c *Conn) forgetReader(r *reader) {
-	if r.link != nil && r.link.reader(r.number) == r {
-		r.link.readers[r.number] = nil
-	}
-	r.stage, r.waiting, r.partial = readerGone, nil, nil
-}
-
-// loseReaders ends the readers of a link that is down: all of them at first, for what one
-// leads to must not reach another there.
-func (c *Conn) loseReaders(l *link, out *Out) {
-	var closing, lost []*reader
-	for _, r := range l.readers {
-		switch {
-		case r == nil:
-			continue
-		case r.stage == readerClosing:
-			closing = append(closing, r)
-		default:
-			lost = append(lost, r)
-		}
-		c.forgetReader(r)
-	}
-	l.readers = nil
-	for _, r := range closing {
-		c.readerEnded(r, out)
-	}
-	for _, r := range lost {
-		c.readerLost(r, out)
-	}
-}
-
-// readerLost says that a reader has been ended by its broker, or with its link. If its shard
-// is still to be read there is a new one, at the next tick.
-func (c *Conn) readerLost(r *reader, out *Out) {
-	if r.stage >= readerReading && r.stage < readerClosing && r.link.state == linkUp && r.link.reader(r.number) == r {
-		c.closeReader(r, out)
-	} else {
-		c.forgetReader(r)
-	}
-	switch m := r.m; {
-	case m == nil:
-		r.ch.dropGetter(r)
-		c.farGetLost(r, out)
-	case r.leaving || m.left:
-		if r.stage == readerGone {
-			c.readerEnded(r, out)
-		}
-	default:
-		next := &reader{ch: r.ch, m: m, shard: r.shard, prefetch: r.prefetch, told: r.told, notBefore: c.now.Add(1)}
-		for i := range m.readers {
-			if m.readers[i] == r {
-				m.readers[i] = next
-			}
-		}
-		next.source = r.ch.feed.source(next)
-		m.unready(r)
-		c.tellReading(next, out)
-	}
-}
-
-// readerRefused takes a broker's channel.close on a reader's channel.
-func (c *Conn) readerRefused(r *reader, f frame.Frame, out *Out) {
-	a := f.Args()
-	e := &frame.ChannelError{Code: a.Short()}
-	text := string(a.ShortStr())
-	_, e.Text, _ = strings.Cut(text, " - ")
-	e.Method = frame.Method(uint32(a.Short())<<16 | uint32(a.Short()))
-	late := r.unacked > 0 && strings.Contains(text, "timed out")
-	denied := e.Code == frame.AccessRefused
-	if denied && r.m != nil && strings.Contains(text, "exclusive") {
-		// Somebody else consumes it, or it is not what is known of it: a queue that serves one
-		// consumer at a time takes none that wants to be alone.
-		denied, r.shard.Single = false, !r.shard.Single
-	}
-	c.forgetReader(r)
-	if ch := r.ch; (late || denied) && c.channels[ch.number] == ch && ch.state == chOpen {
-		c.fail(ch, e, out)
-	}
-	c.readerLost(r, out)
 }

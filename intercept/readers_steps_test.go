@@ -152,7 +152,7 @@ func (r *readers) answer() {
 // divide gives each shard to a member of its stream, or to none; those of a balanced one
 // sometimes to several.
 func (r *readers) divide(members []uint64, to func(queue string) int) {
-	parts := shard.Parts{}
+	parts := map[uint64]shard.Part{}
 	for _, number := range members {
 		parts[number] = shard.Part{}
 	}
@@ -167,7 +167,7 @@ func (r *readers) divide(members []uint64, to func(queue string) int) {
 			}
 		}
 	}
-	r.both(func(c *Conn, out *Out) { c.Follow(parts, out) })
+	r.both(func(c *Conn, out *Out) { c.Follow(shard.Parts{Of: parts}, out) })
 }
 
 // dial says what has become of a link that is to be opened.
@@ -228,7 +228,7 @@ func (r *readers) written() {
 		}
 		s.quiet = nil
 	}
-	r.both(func(c *Conn, out *Out) { c.Written(out) })
+	r.both(func(c *Conn, out *Out) { c.Written(c.Unwritten(), out) })
 }
 
 // finish has everything arrive and the client take and settle all; then it closes.

@@ -91,7 +91,7 @@ func (r *readers) steps() []string {
 			steps = append(steps, "from", "from", "from")
 		}
 	}
-	if r.conns[0].Unwritten() {
+	if r.conns[0].Unwritten() > 0 {
 		steps = append(steps, "written")
 	}
 	slices.Sort(steps)
@@ -283,6 +283,9 @@ func (r *readers) compare() {
 		}
 		delete(r.sent[0], to)
 		delete(r.sent[1], to)
+	}
+	if wrong := checkFeeds(r.conns[0]); wrong != "" {
+		r.t.Fatal(wrong)
 	}
 	count := map[act]int{}
 	for _, a := range r.acts {

@@ -27,10 +27,10 @@ func (s *script) part(words []string) bool {
 		part.Shards = append(part.Shards, table.All()[at])
 	}
 	if s.parts == nil {
-		s.parts = shard.Parts{}
+		s.parts = map[uint64]shard.Part{}
 	}
 	s.parts[member] = part
-	s.conn.Follow(s.parts, &s.out)
+	s.conn.Follow(shard.Parts{Of: s.parts}, &s.out)
 	return true
 }
 

@@ -51,7 +51,7 @@ type script struct {
 	snap    snapshot
 	now     time.Time
 	errands []Errand // not answered yet
-	parts   shard.Parts
+	parts   map[uint64]shard.Part
 	total   *shard.Counters
 
 	side   string // where the frames in buffer come from
@@ -130,7 +130,7 @@ func (s *script) control(n int, verb, name string, o options) bool {
 		s.errands = s.errands[1:]
 		s.conn.Answered(o.answer(e), &s.out)
 	case "written":
-		s.conn.Written(&s.out)
+		s.conn.Written(s.conn.Unwritten(), &s.out)
 	case "tick":
 		d, err := time.ParseDuration(name)
 		s.now = s.now.Add(d)

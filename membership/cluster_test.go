@@ -221,6 +221,28 @@ func TestWhoFallsSilentIsLost(t *testing.T) {
 	})
 }
 
+// TestWhoIsDroppedSaysNothing: neither that it goes, nor what it sets afterwards, though
+// the network would carry it.
+func TestWhoIsDroppedSaysNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := newNetwork(t, names(3)...)
+		nodes := n.cluster(t, 3, Config{})
+		nodes[2].Drop()
+		if err := nodes[2].Set("late", 1); err != nil {
+			t.Error(err)
+		}
+		nodes[2].stop()
+		if took := eventually(t, 30*time.Second, agree(nodes[:2], 2)); took < time.Second {
+			t.Errorf("it was given up after %s: somebody has told", took)
+		}
+		for _, x := range nodes[:2] {
+			if f, known := x.State().Facts["late"]; known {
+				t.Errorf("%s has heard of %s", x.cfg.Node, f.Key)
+			}
+		}
+	})
+}
+
 func TestSecondProxyOfANodeIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := newNetwork(t, "n0", "n1", "twin")

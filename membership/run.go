@@ -62,17 +62,42 @@ func (c *Cluster) Flush() {
 	}
 }
 
+// Drop ends gossip at once, so that the others find out by themselves: for who plays the
+// end of the process. Run must still be ended.
+func (c *Cluster) Drop() {
+	c.mu.Lock()
+	drop := c.list != nil && !c.leaving && !c.dropped
+	c.dropped = c.dropped || drop
+	c.mu.Unlock()
+	if drop {
+		c.shutdown()
+	}
+}
+
+func (c *Cluster) shutdown() {
+	if err := c.list.Shutdown(); err != nil {
+		c.log.Warn("gossip did not end well", zap.Error(err))
+	}
+}
+
+func (c *Cluster) isDropped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dropped
+}
+
 func (c *Cluster) leave() {
-	if c.list == nil {
+	c.mu.Lock()
+	c.leaving = c.list != nil && !c.dropped
+	c.mu.Unlock()
+	if !c.leaving { // which nobody else sets
 		return
 	}
 	c.Flush()
 	if err := c.list.Leave(leaveTimeout); err != nil {
 		c.log.Debug("not everybody heard that we leave", zap.Error(err))
 	}
-	if err := c.list.Shutdown(); err != nil {
-		c.log.Warn("gossip did not end well", zap.Error(err))
-	}
+	c.shutdown()
 }
 
 // wake pokes Run.
@@ -195,6 +220,9 @@ func (c *Cluster) senderTo(id string) *sender {
 func (c *Cluster) sendFacts() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.dropped {
+		return
+	}
 	for id, m := range c.members {
 		if id == c.cfg.ID || m.Presence != Alive {
 			continue
@@ -216,7 +244,7 @@ func (c *Cluster) send(id string, s *sender) {
 	for {
 		c.mu.Lock()
 		m, known := c.members[id] // which may have come back at another address
-		if len(s.keys) == 0 || !known {
+		if len(s.keys) == 0 || !known || c.dropped {
 			s.busy = false
 			if c.sending--; c.sending == 0 {
 				c.idle.Broadcast()

@@ -11,7 +11,7 @@ import (
 	"amqproxy/test/daemon"
 )
 
-// TestDemo: what `make demo` shows is true: the keys of a dead broker move and
+// TestDemo: what `make demo-rabbitmq` shows is true: the keys of a dead broker move and
 // return, and nothing is lost.
 func TestDemo(t *testing.T) {
 	proxy, err := daemon.Binary()

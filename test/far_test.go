@@ -223,7 +223,7 @@ func TestFarHalfOpen(t *testing.T) {
 	farSend(t, ch, keys, 3)
 	f.brokers[1].Freeze()
 	daemon.Eventually(t, 40*time.Second, func() error {
-		if !strings.Contains(f.proxies[0].Log(), "a link to another broker was lost") {
+		if !strings.Contains(f.proxies[0].Log(), "a link to a broker was lost") {
 			return errors.New("the link is there still")
 		}
 		return nil

@@ -15,32 +15,57 @@ import (
 // TestFaults: nothing that was acked is lost when a broker dies or stops, when a
 // proxy dies, and when somebody deletes a shard.
 func TestFaults(t *testing.T) {
+	faults := buildFaults(t)
+	for name, flags := range map[string][]string{"cluster": nil, "apart": {"-apart"}} {
+		t.Run(name, func(t *testing.T) {
+			faults(t, flags, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user")
+		})
+	}
+}
+
+// TestFaultsGroups: the same for an ordered group, whose consumers are killed, too; and
+// nothing comes out of order.
+func TestFaultsGroups(t *testing.T) {
+	faults := buildFaults(t)
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		faults(t, []string{"-groups", "-only", "^(proxy|consumer) SIGKILL$"}, "proxy SIGKILL", "consumer SIGKILL")
+	})
+	t.Run("apart", func(t *testing.T) {
+		t.Parallel()
+		faults(t, []string{"-groups", "-apart", "-only", "^(broker|consumer) SIGKILL$"}, "broker SIGKILL", "consumer SIGKILL")
+	})
+}
+
+// buildFaults gives a function that runs the short form with some flags, and wants some
+// faults to be what counts.
+func buildFaults(t *testing.T) func(t *testing.T, flags []string, counts ...string) {
+	t.Helper()
 	proxy, err := daemon.Binary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	faults, file := filepath.Join(dir, "faults"), filepath.Join(dir, "faults.json")
+	faults := filepath.Join(t.TempDir(), "faults")
 	if out, err := exec.Command("go", "build", "-o", faults, "./faults").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	for name, flags := range map[string][]string{"cluster": nil, "apart": {"-apart"}} {
-		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command(faults, append(flags, "-short", "-seed", "1", "-proxy", proxy, "-json", file)...)
-			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-			out, err := cmd.CombinedOutput()
-			t.Logf("%s", out)
-			if err != nil {
-				t.Error(err)
-			}
-			checkFaults(t, file)
-		})
+	return func(t *testing.T, flags []string, counts ...string) {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "faults.json")
+		cmd := exec.Command(faults, append(flags, "-short", "-seed", "1", "-proxy", proxy, "-json", file)...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Error(err)
+		}
+		checkFaults(t, file, counts)
 	}
 }
 
 // checkFaults looks at the figures themselves: a run in which nothing happened loses
 // nothing either.
-func checkFaults(t *testing.T, file string) {
+func checkFaults(t *testing.T, file string, want []string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -51,6 +76,8 @@ func checkFaults(t *testing.T, file string) {
 			Fault, Path, Error              string
 			Attempted, Acked, Lost, Strange int
 			Counts                          bool
+			Ordered                         bool
+			Reordered                       int `json:"reordered_keys"`
 			Unconfirmed                     int `json:"unconfirmed_at_victim"`
 		}
 	}
@@ -59,14 +86,13 @@ func checkFaults(t *testing.T, file string) {
 	}
 	var counted []string
 	for _, r := range report.Runs {
-		if r.Path != "amqproxy" || r.Error != "" || r.Lost > 0 || r.Strange > 0 || r.Acked < 5000 || r.Attempted < r.Acked {
+		if r.Path != "amqproxy" || r.Error != "" || r.Lost > 0 || r.Strange > 0 || r.Acked < 5000 || r.Attempted < r.Acked || r.Ordered && r.Reordered > 0 {
 			t.Errorf("%+v", r)
 		}
 		if r.Counts {
 			counted = append(counted, r.Fault)
 		}
 	}
-	want := []string{"broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user"}
 	if !slices.Equal(counted, want) {
 		t.Errorf("these count: %q", counted)
 	}

@@ -16,10 +16,10 @@ func TestManyGroupShardsChange(t *testing.T) { both(t, testManyGroupShardsChange
 func testManyGroupShardsChange(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
 	for _, mode := range groupModes {
-		f := g.flow(mode, "change", 200)
+		f := g.flow(mode, "change", 100)
 		readers := []*reader{f.join(0, 20), f.join(2, 20)}
 		f.shared(f.stream, []int{0, 1, 2}, 3, 3)
-		f.produce(0, 0)
+		f.produce(0, groupPace)
 		f.another(2)
 		f.unordered() // from here on keys move from shard to shard
 
@@ -62,14 +62,14 @@ func testManyGroupNodeJoins(t *testing.T, on *threeBrokers) {
 	g.boot(0, 1)
 	flows := map[string]*flow{}
 	for _, mode := range groupModes {
-		f := &flow{groups: g, stream: mode + ".joins", keys: 200}
+		f := &flow{groups: g, stream: mode + ".joins", keys: 100}
 		g.declare(0, f.stream)
 		g.agree(f.stream, 4, 5*time.Second, g.proxies[:2]...)
 		f.ledger = newLedger(predict(f.stream, f.keys, g.all(f.stream)))
 		f.join(0, 20)
 		f.join(1, 20)
 		f.shared(f.stream, []int{0, 1}, 2, 2)
-		f.produce(0, 10*time.Millisecond)
+		f.produce(0, groupPace)
 		f.another(2)
 		f.unordered() // keys move to the new shards
 		flows[mode] = f

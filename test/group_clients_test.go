@@ -60,7 +60,12 @@ func groupClients(t *testing.T, command ...string) {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
+	stdin, err := cmd.StdinPipe()
+	sessionMust(t, err)
+	sessionMust(t, cmd.Start())
+	g.shared(stream, []int{0, 1, 2}, 3, 3)
+	sessionMust(t, stdin.Close())
+	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%q: %v\n%s%s", command, err, &stdout, &stderr)
 	}
 	var report groupReport

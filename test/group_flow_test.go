@@ -192,6 +192,7 @@ type reader struct {
 	flow   *flow
 	tag    string
 	batch  int
+	noAck  bool
 	conn   *amqp.Connection
 	ch     *amqp.Channel
 	socket *net.TCPConn
@@ -203,7 +204,13 @@ type reader struct {
 // join adds a reader at proxy i. Every other one acks each message by itself.
 func (f *flow) join(i, prefetch int) *reader {
 	f.t.Helper()
-	r := &reader{flow: f, tag: fmt.Sprintf("%s-c%d", f.stream, f.readers), batch: 1, done: make(chan struct{})}
+	return f.joinAs(i, prefetch, false)
+}
+
+// joinAs is join for a reader that may be one without acks.
+func (f *flow) joinAs(i, prefetch int, noAck bool) *reader {
+	f.t.Helper()
+	r := &reader{noAck: noAck, flow: f, tag: fmt.Sprintf("%s-c%d", f.stream, f.readers), batch: 1, done: make(chan struct{})}
 	if f.readers%2 > 0 {
 		r.batch = max(prefetch/2, 1)
 	}
@@ -212,7 +219,9 @@ func (f *flow) join(i, prefetch int) *reader {
 	r.ch = streamOpen(f.t, r.conn)
 	r.cancel = r.ch.NotifyCancel(make(chan string, 1))
 	r.closed = r.ch.NotifyClose(make(chan *amqp.Error, 1))
-	deliveries := f.consume(r.ch, f.stream, r.tag, prefetch)
+	sessionMust(f.t, r.ch.Qos(prefetch, 0, false))
+	deliveries, err := r.ch.Consume(f.stream, r.tag, noAck, false, false, false, nil)
+	sessionMust(f.t, err)
 	go r.run(deliveries) // ends with its connection
 	return r
 }
@@ -224,7 +233,7 @@ func (r *reader) run(deliveries <-chan amqp.Delivery) {
 		for _, d := range held {
 			r.flow.settles(r.tag, d.Body)
 		}
-		if len(held) > 0 {
+		if len(held) > 0 && !r.noAck {
 			held[len(held)-1].Ack(true) // the error of a reader that was cut off is none here
 		}
 		held = held[:0]

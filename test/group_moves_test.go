@@ -16,14 +16,8 @@ func TestManyGroupMoves(t *testing.T) { both(t, testManyGroupMoves) }
 
 func testManyGroupMoves(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
-	t.Run("ordered", func(t *testing.T) { g.joinAndLeave(t, "ordered", groupMessages) })
-	t.Run("balanced", func(t *testing.T) { g.joinAndLeave(t, "balanced", groupMessages/10) })
-}
-
-// joinAndLeave is the same for one mode.
-func (g *groups) joinAndLeave(t *testing.T, mode string, messages int) {
 	const keys = 500
-	f := g.flow(mode, "moves", keys)
+	f := g.flow("ordered", "moves", keys)
 	var readers []*reader
 	join := func(i int) { readers = append(readers, f.join(i, 40)) }
 	leave := func(n int) {
@@ -41,18 +35,33 @@ func (g *groups) joinAndLeave(t *testing.T, mode string, messages int) {
 	f.step(func() { join(1) }, 2, 2, 1, 1)
 	f.step(func() { join(1) }, 2, 1, 1, 1, 1)
 	f.step(func() { join(2) }, 1, 1, 1, 1, 1, 1)
-	if mode == "ordered" { // with two at a shard there is no order
-		f.step(func() { join(2) }, 1, 1, 1, 1, 1, 1, 0)
-		f.step(func() { leave(0) }, 1, 1, 1, 1, 1, 1)
-	}
+	f.step(func() { join(2) }, 1, 1, 1, 1, 1, 1, 0)
+	f.step(func() { leave(0) }, 1, 1, 1, 1, 1, 1)
 	f.step(func() { leave(2) }, 2, 1, 1, 1, 1)
-	f.reached((messages + keys - 1) / keys)
+	f.reached(groupMessages / keys)
 	f.end()
 	f.verdict(t, false)
 	for _, r := range readers {
 		r.undisturbed(t)
 		r.leave()
 	}
+}
+
+// TestManyGroupMovesBalanced: the same for a balanced group, as far as each shard has one
+// consumer.
+func TestManyGroupMovesBalanced(t *testing.T) { both(t, testManyGroupMovesBalanced) }
+
+func testManyGroupMovesBalanced(t *testing.T, on *threeBrokers) {
+	f := startGroups(t, on, 2, "", "").flow("balanced", "moves", 100)
+	one := f.join(0, 40)
+	f.step(func() {}, 6)
+	f.produce(0, groupPace)
+	f.another(1)
+	f.step(func() { f.join(1, 40) }, 3, 3)
+	f.step(func() { f.join(2, 40) }, 2, 2, 2)
+	f.step(one.leave, 3, 3)
+	f.end()
+	f.verdict(t, false)
 }
 
 // step does something to a group, waits until it has these loads, and checks that it has not

@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -82,9 +83,9 @@ func testManyGroupPrefetchOneShard(t *testing.T, on *threeBrokers) {
 		ch := g.channel(n)
 		deliveries := g.consume(ch, stream, "batches", prefetch)
 		g.shared(stream, []int{0, 1, 2}, 6)
-		for range 2 * prefetch {
-			g.publish(0, stream, 1, "x") // the one key
-		}
+		put := g.channel(0)
+		streamConfirm(t, put)
+		streamPublish(t, put, streamKeyed(stream, slices.Repeat([]string{"key"}, 2*prefetch)...)...)
 		for range 2 {
 			take(t, deliveries, prefetch)
 			quiet(t, deliveries, fmt.Sprintf("prefetch %d, all in one shard", prefetch))

@@ -50,6 +50,13 @@ func newGroups(t *testing.T, on *threeBrokers, perNode int, definition, limits s
 		definition = ", " + definition
 	}
 	g := &groups{many: newMany(t, on, perNode, more), perNode: perNode}
+	t.Cleanup(func() { // a broker says why it has closed a link
+		for _, b := range g.brokers {
+			if t.Failed() {
+				t.Log(b.LogTail())
+			}
+		}
+	})
 	for _, p := range g.proxies {
 		for _, mode := range groupModes {
 			p.Replace("definitions:\n", fmt.Sprintf("definitions:\n  %s: {shards-per-node: %d, consumers: %[1]s%[3]s}\n", mode, perNode, definition))

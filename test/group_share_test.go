@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // TestManyGroupDrains: one consumer on one proxy reads all shards of all nodes, through one
@@ -41,6 +44,55 @@ func testManyGroupDrains(t *testing.T, on *threeBrokers) {
 	}
 }
 
+// TestManyGroupBodies: messages of many frames come whole, though those of all shards come to
+// one channel at once.
+func TestManyGroupBodies(t *testing.T) { both(t, testManyGroupBodies) }
+
+func testManyGroupBodies(t *testing.T, on *threeBrokers) {
+	g := startGroups(t, on, 2, "", "")
+	const keys = 40
+	stream := g.make("ordered", "bodies")
+	body := func(k int) string { return strings.Repeat(key(k)+" ", 1+k*k*50) } // none to 600 KiB
+	ch := g.channel(1)
+	deliveries := g.consume(ch, stream, "bodies", 7)
+	put := g.channel(2)
+	streamConfirm(t, put)
+	for k := range keys {
+		streamPublish(t, put, streamMessage{stream, key(k), amqp.Publishing{Body: []byte(body(k))}})
+	}
+	for range keys {
+		d := streamNext(t, deliveries, "a delivery")
+		var k int
+		if _, err := fmt.Sscanf(d.RoutingKey, "key-%d", &k); err != nil || string(d.Body) != body(k) {
+			t.Errorf("%s came with %d octets, others than were sent", d.RoutingKey, len(d.Body))
+		}
+		sessionMust(t, d.Ack(false))
+	}
+}
+
+// TestManyGroupNoAck: consumers without acks join and leave, and nothing is lost or comes
+// twice or out of order.
+func TestManyGroupNoAck(t *testing.T) { both(t, testManyGroupNoAck) }
+
+func testManyGroupNoAck(t *testing.T, on *threeBrokers) {
+	g := startGroups(t, on, 2, "", "")
+	for _, mode := range groupModes {
+		f := g.flow(mode, "no-ack", 100)
+		one := f.joinAs(0, 0, true)
+		f.shared(f.stream, []int{0, 1, 2}, 6)
+		f.produce(0, groupPace)
+		f.another(2)
+		f.joinAs(1, 0, true)
+		f.shared(f.stream, []int{0, 1, 2}, 3, 3)
+		f.another(2)
+		one.leave()
+		f.shared(f.stream, []int{0, 1, 2}, 6)
+		f.another(2)
+		f.end()
+		f.verdict(t, false)
+	}
+}
+
 // TestManyGroupShares: 6 shards and 4 consumers on three proxies are 2, 2, 1 and 1. Of 12,
 // an ordered group has 6 that stand by, and has nothing subscribed for them at the brokers;
 // a balanced one has two at each shard. All that is published then comes once.
@@ -48,44 +100,51 @@ func TestManyGroupShares(t *testing.T) { both(t, testManyGroupShares) }
 
 func testManyGroupShares(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
-	all := []int{0, 1, 2}
+	flows, readers := map[string]*flow{}, []*reader{}
 	for _, mode := range groupModes {
-		f := g.flow(mode, "shares", 120)
-		var readers []*reader
-		join := func(upTo int) {
-			for len(readers) < upTo {
-				readers = append(readers, f.join(len(readers)%3, 20))
+		flows[mode] = g.flow(mode, "shares", 120)
+	}
+	join := func(from, to int) {
+		for i := from; i < to; i++ {
+			for _, mode := range groupModes {
+				readers = append(readers, flows[mode].join(i%3, 20))
 			}
 		}
-		join(4)
-		g.shared(f.stream, all, 2, 2, 1, 1)
-		f.produce(0, 0)
-		f.another(3)
-		f.end()
-		f.verdict(t, false)
-
-		join(12)
-		perShard, loads := 2, slices.Repeat([]int{1}, 12)
-		if mode == "ordered" {
-			perShard, loads = 1, append(slices.Repeat([]int{1}, 6), slices.Repeat([]int{0}, 6)...)
-		}
-		for queue, tags := range g.shared(f.stream, all, loads...) {
-			if len(tags) != perShard {
-				t.Errorf("%s has the consumers %v, want %d", queue, tags, perShard)
+	}
+	join(0, 4)
+	for _, f := range flows {
+		f.shared(f.stream, []int{0, 1, 2}, 2, 2, 1, 1)
+		f.produceSome(3)
+	}
+	join(4, 12)
+	one, none := slices.Repeat([]int{1}, 6), slices.Repeat([]int{0}, 6)
+	for mode, loads := range map[string][]int{"ordered": append(one[:6:6], none...), "balanced": append(one[:6:6], one...)} {
+		f := flows[mode]
+		for queue, tags := range f.shared(f.stream, []int{0, 1, 2}, loads...) {
+			if want := 1 + loads[6]; len(tags) != want {
+				t.Errorf("%s has the consumers %v, want %d", queue, tags, want)
 			}
 		}
 		if mode == "balanced" { // two read a shard, so that there is no order
 			f.unordered()
 		}
-		f.produce(1, 0)
-		f.another(3)
-		f.end()
-		f.verdict(t, false)
-		for _, r := range readers {
-			r.undisturbed(t)
-			r.leave()
-		}
+		f.produceSome(3)
+	}
+	for _, r := range readers {
+		r.undisturbed(t)
+		r.leave()
+	}
+	for _, f := range flows {
 		g.ready(f.stream, 0)
 		g.unread(f.stream)
 	}
+}
+
+// produceSome publishes some rounds, and judges when they are read.
+func (f *flow) produceSome(rounds int) {
+	f.t.Helper()
+	f.produce(0, 0)
+	f.another(rounds)
+	f.end()
+	f.verdict(f.t, false)
 }

@@ -167,7 +167,7 @@ func testManyGroupCommand(t *testing.T, on *threeBrokers) {
 }
 
 // TestManyGroupMetrics: moves and how long they took are counted, and shards that nobody
-// reads are told.
+// reads are told, by every proxy.
 func TestManyGroupMetrics(t *testing.T) { both(t, testManyGroupMetrics) }
 
 func testManyGroupMetrics(t *testing.T, on *threeBrokers) {
@@ -187,6 +187,18 @@ func testManyGroupMetrics(t *testing.T, on *threeBrokers) {
 		return sum
 	}
 	f := g.flow("ordered", "metrics", 120)
+	for i := range g.proxies {
+		v, err := g.seen(i, f.stream)
+		sessionMust(t, err)
+		for _, s := range v.Shards {
+			if s.State != "uncovered" || s.Consumer != "" || len(v.Shards) != 6 {
+				t.Errorf("without consumers, proxy %d shows %+v", i, v)
+			}
+		}
+	}
+	if n := sum("amqproxy_group_shards_uncovered"); n != 3*6 {
+		t.Errorf("without consumers %v shards are uncovered as three proxies have it, want 6 each", n)
+	}
 	first := f.join(0, 20)
 	f.shared(f.stream, []int{0, 1, 2}, 6)
 	moves, handed := sum("amqproxy_group_moves_total"), sum("amqproxy_group_handover_seconds_count")

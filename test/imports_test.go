@@ -23,7 +23,10 @@ var imports = map[string][]string{
 	"internal/config":     {"shard"},
 	"internal/admin":      {"internal/node", "internal/proxy"},
 	"internal/fakebroker": {"frame"},
-	"cmd/amqproxy":        {"internal/admin", "internal/config", "internal/fakebroker", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
+	"examples/failover":   {"internal/fakebroker", "amqp091-go"},
+	"internal/daemon":     {"internal/admin", "internal/config", "internal/keeper", "internal/node", "internal/proxy", "membership", "zap"},
+	"internal/demo":       {"shard", "internal/config", "internal/daemon", "internal/fakebroker", "amqp091-go", "zap"},
+	"cmd/amqproxy":        {"internal/config", "internal/daemon", "internal/demo", "internal/fakebroker", "internal/node", "zap"},
 }
 
 // placed are the libraries that only some may import.

@@ -1,9 +1,10 @@
 // Package test holds what needs processes: end to end tests of the real binary on
-// real RabbitMQ nodes that the tests start themselves.
+// real RabbitMQ nodes that the tests start themselves, and some on the embedded broker.
 package test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -16,7 +17,19 @@ import (
 // for itself.
 var rabbit *broker.Node
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// embedded is for a machine without RabbitMQ, or for who has no time: of the tests that
+// are chosen, those are run that need none, and none is started.
+var embedded = flag.Bool("embedded", false, "run the tests that need no RabbitMQ, and no others")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *embedded {
+		flag.Set("test.run", "^Test(Embedded|CLI|Imports|Parity|Security)")
+		flag.Set("test.skip", "^TestEmbedded(Conformance|Suite)$|^TestCLIStatus") // these use RabbitMQ, or take long
+		os.Exit(m.Run())
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	node, err := broker.Start(context.Background(), broker.Options{})

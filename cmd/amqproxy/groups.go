@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +14,11 @@ import (
 func groupsCommand() *cobra.Command {
 	return viewCommand("groups [V]", "Show who reads the shards of the streams whose consumers are groups, on all nodes", cobra.MaximumNArgs(1),
 		func(w io.Writer, addr, output string, args []string) error {
-			b, err := fetch(addr, "groups")
+			view := "groups"
+			if len(args) > 0 {
+				view += "?stream=" + url.QueryEscape(args[0])
+			}
+			b, err := fetch(addr, view)
 			if err != nil {
 				return err
 			}
@@ -21,16 +26,10 @@ func groupsCommand() *cobra.Command {
 			if err := json.Unmarshal(b, &groups); err != nil {
 				return failed(fmt.Errorf("groups: %w", err))
 			}
-			shown := []node.GroupStatus{}
-			for _, g := range groups {
-				if len(args) == 0 || g.Stream == args[0] {
-					shown = append(shown, g)
-				}
-			}
-			if len(shown) == 0 && len(args) > 0 {
+			if len(groups) == 0 && len(args) > 0 {
 				return failed(fmt.Errorf("no stream '%s' has a group (definition option consumers)", args[0]))
 			}
-			return showGroups(w, shown, output)
+			return showGroups(w, groups, output)
 		})
 }
 
@@ -56,7 +55,7 @@ func rows[T any](values []T) []map[string]any {
 	all := make([]map[string]any, len(values))
 	for i, v := range values {
 		b, _ := json.Marshal(v) // of texts and numbers, which can't fail
-		json.Unmarshal(b, &all[i])
+		decode(b, &all[i])
 	}
 	return all
 }

@@ -1,5 +1,5 @@
 // Command amqproxy is a wire-level AMQP 0-9-1 proxy that gives RabbitMQ
-// partitioned streams. This package is wiring only.
+// partitioned streams. This package is flags, signals and logs.
 package main
 
 import (
@@ -40,7 +40,7 @@ func run(args []string) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), devCommand(), checkCommand(), versionCommand(), statusCommand(), groupsCommand())
+	root.AddCommand(runCommand(), demoCommand(), devCommand(), checkCommand(), versionCommand(), statusCommand(), groupsCommand())
 	root.SetArgs(args)
 	err := root.Execute()
 	if err == nil {

@@ -1,27 +1,20 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
 
-	"amqproxy/internal/admin"
 	"amqproxy/internal/config"
-	"amqproxy/internal/keeper"
-	"amqproxy/internal/node"
-	"amqproxy/internal/proxy"
-	"amqproxy/membership"
+	"amqproxy/internal/daemon"
 )
 
 func runCommand() *cobra.Command {
@@ -65,8 +58,7 @@ func checkCommand() *cobra.Command {
 	return c
 }
 
-// serve builds everything in the order in which it depends on each other, and
-// runs it until a signal comes.
+// serve runs an amqproxy until a signal comes.
 func serve(cfg *config.Config) error {
 	log, err := newLog(cfg.Log)
 	if err != nil {
@@ -75,99 +67,26 @@ func serve(cfg *config.Config) error {
 	defer log.Sync()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	d, err := daemon.New(cfg, versionText(), log)
+	if err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-
-	k := keeper.New(cfg.Broker)
-	state, err := node.OpenState(filepath.Join(cfg.StateDir, "state.json"), cfg.Node)
-	if err != nil {
-		return err
-	}
-	cluster, err := membership.New(membership.Config{
-		ID: state.Identity(), Node: cfg.Node, Remember: state.Remembered(), Passes: node.Passes,
-		Listen: cfg.Gossip.Listen, Advertise: cfg.Gossip.Advertise, Join: cfg.Gossip.Join,
-		Label: cfg.Gossip.Label, SecretKey: cfg.Gossip.Secret,
-	}, log)
-	if err != nil {
-		return err
-	}
-	n := node.New(node.Config{
-		Name: cfg.Node, ID: state.Identity(), Version: versionText(), Broker: cmp.Or(cfg.BrokerAdvertise, cfg.Broker), Rules: cfg.Rules, State: state,
-		DeclareTimeout: cfg.Limits.DeclareTimeout, LostGrace: cfg.Limits.LostGrace,
-	}, k, cluster, log)
-	server := proxy.New(proxy.Config{
-		Broker: cfg.Broker, LoopbackUsers: cfg.LoopbackUsers, FrameMax: cfg.Limits.FrameMax,
-		HandshakeTimeout: cfg.Limits.HandshakeTimeout, WriteTimeout: cfg.Limits.WriteTimeout,
-		ShutdownTimeout: cfg.Limits.ShutdownTimeout, MaxConnections: cfg.Limits.MaxConnections,
-		MaxPerAddress: cfg.Limits.MaxPerAddress, ConnectionRate: cfg.Limits.ConnectionRate,
-		StallTimeout: cfg.Limits.StallTimeout, ConfirmTimeout: cfg.Limits.ConfirmTimeout, WaitTimeout: cfg.Limits.WaitTimeout,
-		HandoverTime: cfg.Limits.HandoverTimeout, LinkHeartbeat: cfg.Limits.LinkHeartbeat,
-		LinksEach: cfg.Limits.LinksEach, MaxLinks: cfg.Limits.MaxLinks,
-	}, n, log)
-
-	var running sync.WaitGroup
-	defer running.Wait()
-	// What sessions need ends after them; the deferred calls run in this order.
-	serving, end := context.WithCancel(context.Background())
-	defer end()
-	running.Go(func() { k.Run(serving) })
-	running.Go(func() { cluster.Run(serving) })
-	running.Go(func() { n.Run(serving) })
-	adminAddr := ""
-	if cfg.Admin.Listen != "" {
-		ln, err := net.Listen("tcp", cfg.Admin.Listen)
-		if err != nil {
-			return fmt.Errorf("admin: %w", err)
-		}
-		adminAddr = ln.Addr().String()
-		h := admin.Handler(admin.Sources{
-			Version: versionText(), Node: cfg.Node, Broker: cfg.Broker, Ping: func(ctx context.Context) error { return keeper.Ping(ctx, cfg.Broker) },
-			Streams: n, Proxy: server, Draining: func() bool { return ctx.Err() != nil },
-		})
-		running.Go(func() {
-			if err := admin.Serve(serving, ln, h); err != nil {
-				log.Error("the admin listener failed", zap.Error(err))
-			}
-		})
-	}
-	running.Go(func() { awaitSignals(serving, signals, func() { n.Stop(); stop() }, log) })
-
-	if err := join(ctx, cluster, cfg.Limits.JoinTimeout, log); err != nil {
-		return err
-	}
-	starting, cancel := context.WithTimeout(ctx, cfg.Limits.DeclareTimeout)
-	n.Start(starting)
-	cancel()
-	ln, err := net.Listen("tcp", cfg.Listen)
-	if err != nil {
-		return err
-	}
-	log.Info("amqproxy runs", zap.String("version", versionText()), zap.String("node", cfg.Node),
-		zap.Stringer("listen", ln.Addr()), zap.String("broker", cfg.Broker), zap.String("admin", adminAddr))
-	err = server.Serve(ctx, ln)
-	log.Info("amqproxy ends")
-	return err
-}
-
-// join looks for the other proxies: one that hashed over its own shards alone
-// would misplace keys.
-func join(ctx context.Context, cluster *membership.Cluster, timeout time.Duration, log *zap.Logger) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	found, err := cluster.Join(ctx)
-	if err == nil && found > 0 {
-		log.Info("joined the other proxies", zap.Int("answered", found))
-	}
-	return err
+	ended := make(chan struct{})
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	defer close(ended)
+	waiting.Go(func() { awaitSignals(ended, signals, stop, log) })
+	return d.Run(ctx)
 }
 
 // awaitSignals begins the end at the first signal, and makes it at the second.
-func awaitSignals(ctx context.Context, signals <-chan os.Signal, stop func(), log *zap.Logger) {
+func awaitSignals(ended <-chan struct{}, signals <-chan os.Signal, stop func(), log *zap.Logger) {
 	select {
 	case s := <-signals:
 		log.Info("shutting down; a second signal ends at once", zap.Stringer("signal", s))
 		stop()
-	case <-ctx.Done():
+	case <-ended:
 		return
 	}
 	select {
@@ -175,7 +94,7 @@ func awaitSignals(ctx context.Context, signals <-chan os.Signal, stop func(), lo
 		log.Warn("ended at once", zap.Stringer("signal", s))
 		log.Sync()
 		os.Exit(exitFailed)
-	case <-ctx.Done():
+	case <-ended:
 	}
 }
 
@@ -198,7 +117,4 @@ func newLog(cfg config.Log) (*zap.Logger, error) {
 	return c.Build()
 }
 
-func isTerminal(f *os.File) bool {
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0
-}
+func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

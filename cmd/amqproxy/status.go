@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -108,7 +109,7 @@ func show(w io.Writer, views map[string]json.RawMessage, output string) error {
 	}
 	for i, v := range statusViews {
 		var rows []map[string]any
-		if err := json.Unmarshal(views[v.name], &rows); err != nil {
+		if err := decode(views[v.name], &rows); err != nil {
 			return failed(fmt.Errorf("%s: %w", v.name, err))
 		}
 		if i > 0 {
@@ -117,6 +118,13 @@ func show(w io.Writer, views map[string]json.RawMessage, output string) error {
 		table(w, strings.ToUpper(v.name), v.fields, rows)
 	}
 	return nil
+}
+
+// decode reads JSON and leaves numbers as they are written.
+func decode(b []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	return d.Decode(into)
 }
 
 // table prints rows aligned. Names come from clients: what would steer a

@@ -50,7 +50,7 @@ func Handler(s Sources) http.Handler {
 	mux.HandleFunc("GET /api/v1/brokers", view(func(r *http.Request) any { return []BrokerStatus{s.broker(r.Context())} }))
 	mux.HandleFunc("GET /api/v1/streams", view(func(*http.Request) any { return s.Streams.Streams() }))
 	mux.HandleFunc("GET /api/v1/shards", view(func(*http.Request) any { return s.Streams.Shards() }))
-	mux.HandleFunc("GET /api/v1/groups", view(func(r *http.Request) any { return s.Streams.Groups(r.Context()) }))
+	mux.HandleFunc("GET /api/v1/groups", view(func(r *http.Request) any { return s.Streams.Groups(r.Context(), r.URL.Query().Get("stream")) }))
 	mux.HandleFunc("GET /api/v1/sessions", view(func(*http.Request) any { return s.Proxy.Sessions() }))
 	return mux
 }

@@ -51,7 +51,7 @@ func (c *Config) keys(s *streams) fields {
 			{"confirm-timeout", duration(&c.Limits.ConfirmTimeout)},
 			{"wait-timeout", duration(&c.Limits.WaitTimeout)},
 			{"handover-timeout", duration(&c.Limits.HandoverTimeout)},
-			{"link-heartbeat", duration(&c.Limits.LinkHeartbeat)},
+			{"link-heartbeat", seconds(&c.Limits.LinkHeartbeat)},
 			{"max-links-per-session", whole(&c.Limits.LinksEach, 0, 1000)},
 			{"max-links", whole(&c.Limits.MaxLinks, 0, 1_000_000)},
 			{"frame-max", whole(&c.Limits.FrameMax, 4096, 1<<20)},

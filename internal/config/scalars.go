@@ -104,6 +104,22 @@ func duration(dst *time.Duration) setFunc {
 	}
 }
 
+// seconds is a duration as AMQP has it for heartbeats.
+func seconds(dst *time.Duration) setFunc {
+	const most = 10 * time.Minute
+	return func(r *reader, v value) {
+		var d time.Duration
+		duration(&d)(r, v)
+		switch {
+		case d == 0: // it is reported
+		case d%time.Second != 0 || d > most:
+			r.reject(v, "must be whole seconds, 1s to %s, not %s", most, d)
+		default:
+			*dst = d
+		}
+	}
+}
+
 // oneOf is a word that stands for a value.
 func oneOf[T any](dst *T, choices map[string]T) setFunc {
 	words := sorted(choices)

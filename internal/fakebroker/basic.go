@@ -104,15 +104,21 @@ func (ch *channel) get(a *frame.Args) error {
 			ShortStr(e.exchange).ShortStr(e.keys[0]).Long(uint32(q.ready.len())).End()
 		return e.appendTo(dst, ch)
 	})
-	if !noAck {
-		ch.unacked = append(ch.unacked, &delivery{ch.tag, q, nil, e})
+	if d := (&delivery{ch.tag, q, nil, e}); noAck {
+		d.taken()
+	} else {
+		ch.unacked = append(ch.unacked, d)
 	}
 	return nil
 }
 
 func (ch *channel) ack(a *frame.Args) error {
 	tag, several := a.LongLong(), a.Bit()
-	return ch.settle(tag, several, func([]*delivery, time.Time) {})
+	return ch.settle(tag, several, func(acked []*delivery, _ time.Time) {
+		for _, d := range acked {
+			d.taken()
+		}
+	})
 }
 
 func (ch *channel) nack(a *frame.Args) error {
@@ -132,6 +138,7 @@ func (ch *channel) fate(requeue bool) func([]*delivery, time.Time) {
 	}
 	return func(rejected []*delivery, now time.Time) {
 		for _, d := range rejected {
+			d.taken()
 			if !d.queue.gone {
 				d.queue.deadLetter(d.entry.message, "rejected", now)
 			}

@@ -43,12 +43,14 @@ func (k *consumer) deliver(e *entry) {
 	if k.credit > 0 {
 		k.credit--
 	}
+	d := &delivery{ch.tag, k.queue, k, e}
 	if k.noAck {
+		d.taken()
 		return
 	}
 	k.unacked++
 	ch.consumed++
-	ch.unacked = append(ch.unacked, &delivery{ch.tag, k.queue, k, e})
+	ch.unacked = append(ch.unacked, d)
 }
 
 // cancelled says that the queue is gone.
@@ -67,6 +69,17 @@ type delivery struct {
 	queue    *queue
 	consumer *consumer // nil of basic.get
 	entry    *entry
+}
+
+// taken says that the message is gone.
+func (d *delivery) taken() {
+	tag := ""
+	if d.consumer != nil {
+		tag = d.consumer.tag
+	}
+	if told := d.queue.vhost.taken; told != nil {
+		told(d.queue.name, tag)
+	}
 }
 
 // settled frees the delivery's place in the limits of consumer and channel.

@@ -17,6 +17,10 @@ type Server struct {
 	// Wrap, if set, stands between the Server and each client: what a test has a
 	// broker do wrong on the way.
 	Wrap func(net.Conn) net.Conn
+	// Taken, if set, is told of each message that leaves a queue for good, since a client
+	// has acknowledged or rejected it, or wants no acknowledgements; tag is the consumer's,
+	// or "" after a get. A lock is held: it must be brief.
+	Taken func(queue, tag string)
 
 	addr    string
 	control control
@@ -79,9 +83,12 @@ func (s *Server) begin() (stop func()) {
 		s.VHosts = []string{"/"}
 	}
 	done := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock() // for Queues, which may come at any time
 	s.vhosts = map[string]*vhost{}
 	for _, name := range s.VHosts {
 		v := newVHost(name, &s.control)
+		v.taken = s.Taken
 		s.vhosts[name] = v
 		s.clocks.Go(func() { v.runClock(done) })
 	}

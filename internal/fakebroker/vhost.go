@@ -19,7 +19,8 @@ import (
 type vhost struct {
 	name    string
 	control *control
-	sooner  chan struct{} // the first alarm has become another
+	taken   func(queue, tag string) // nil is nobody
+	sooner  chan struct{}           // the first alarm has become another
 
 	mu        sync.Mutex
 	exchanges map[string]*exchange

@@ -89,7 +89,9 @@ type shardsFact struct {
 
 // retiredFact is a shard that takes no messages any more.
 type retiredFact struct {
-	Queue string `json:"queue"`
+	Queue  string `json:"queue"`
+	Quorum bool   `json:"quorum,omitempty"` // as those of shardFact
+	Single bool   `json:"single,omitempty"`
 	// Closing is set when it was empty: nobody is to read it through its stream any
 	// more. It tells this time of closing from others: a message may come back.
 	Closing string `json:"closing,omitempty"`

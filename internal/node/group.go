@@ -19,6 +19,7 @@ import (
 // group is what this node has of the group of a stream: the consumers that are connected
 // here. Guarded by Node.mu.
 type group struct {
+	toldAt    time.Time // zero if there is something new to tell
 	rule      shard.Group
 	consumers map[uint64]*consumer // by this node's numbers
 }
@@ -27,7 +28,12 @@ type consumer struct {
 	shard.Consumer
 	reads   map[string]shard.Reading
 	handing map[string]time.Time // since when it gives a shard back
+	barred  map[string]time.Time // when there was no way to a shard's broker
 }
+
+// barredFor is how long a consumer whose proxy could not reach a shard's broker is not asked to
+// read it, if somebody else can.
+const barredFor = time.Minute
 
 // consumersFact is what a node tells of its consumers of one stream.
 type consumersFact struct {
@@ -36,8 +42,8 @@ type consumersFact struct {
 
 func consumersKey(n shard.Name, node string) string { return nodesKey("consumers", n, node) }
 
-// Passes tells which facts hold for running proxies only, and are not to be remembered.
-func Passes(key string) bool {
+// Transient tells which facts hold for running proxies only, and are not to be remembered.
+func Transient(key string) bool {
 	kind, _, _, ok := parseKey(key)
 	return ok && kind == "consumers"
 }
@@ -48,10 +54,10 @@ func (n *Node) Join(_ context.Context, name shard.Name, client, tag string, excl
 	if _, err := n.find(name); err != nil {
 		return 0, err
 	}
-	k := &consumer{reads: map[string]shard.Reading{}, handing: map[string]time.Time{},
+	k := &consumer{reads: map[string]shard.Reading{}, handing: map[string]time.Time{}, barred: map[string]time.Time{},
 		Consumer: shard.Consumer{ID: rand.Text(), Tag: tag, Client: client, Exclusive: exclusive, Joined: time.Now().UnixMilli()}}
 	n.mu.Lock()
-	if n.taken(name, k, false) {
+	if n.taken(name, exclusive) {
 		n.mu.Unlock()
 		return 0, inUse(name)
 	}
@@ -63,18 +69,20 @@ func (n *Node) Join(_ context.Context, name shard.Name, client, tag string, excl
 	n.lastConsumer++
 	number = n.lastConsumer
 	g.consumers[number], n.groupOf[number] = k, name
+	g.toldAt = time.Time{}
 	n.mu.Unlock()
 	n.regroupSoon()
 	if !exclusive {
 		return number, nil
 	}
-	// Two may come at the same moment at two nodes: of these the first by its ID stays.
+	// Somebody may come at the same moment at another node. If we hear of that now, it is still
+	// a refusal; later it is a cancel.
 	n.regroup(time.Now())
 	n.cluster.Flush()
 	n.mu.Lock()
-	taken := n.taken(name, k, true)
+	lost := loses(n.consumersOf(n.cluster.State(), name), k.ID)
 	n.mu.Unlock()
-	if taken {
+	if lost {
 		n.Left(number)
 		return 0, inUse(name)
 	}
@@ -85,17 +93,36 @@ func inUse(name shard.Name) error {
 	return &shard.Refused{Code: accessRefused, Text: fmt.Sprintf("queue '%s' in vhost '%s' in exclusive use", name.Stream, name.VHost)}
 }
 
-// taken tells whether a consumer can't join because it or another wants to be alone. With
-// joined it has told of itself, and only those count that stay if both did. n.mu is held.
-func (n *Node) taken(name shard.Name, k *consumer, joined bool) bool {
+// taken tells whether a consumer can't join because it or another wants to be alone. n.mu is
+// held.
+func (n *Node) taken(name shard.Name, exclusive bool) bool {
 	for _, all := range n.consumersOf(n.cluster.State(), name) {
 		for _, other := range all {
-			if other.ID != k.ID && !other.Leaving && (k.Exclusive || other.Exclusive) && (!joined || other.ID < k.ID) {
+			if !other.Leaving && (exclusive || other.Exclusive) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// loses tells whether a consumer has to go since one that came before it wants to be alone, or
+// it does itself: when two nodes have not heard of each other's in time. All nodes come to the
+// same.
+func loses(consumers map[string][]shard.Consumer, id string) bool {
+	var all []shard.Consumer
+	for _, k := range consumers {
+		all = append(all, k...)
+	}
+	all = slices.DeleteFunc(all, func(k shard.Consumer) bool { return k.Leaving })
+	if !slices.ContainsFunc(all, func(k shard.Consumer) bool { return k.Exclusive }) {
+		return false
+	}
+	first := slices.MinFunc(all, func(a, b shard.Consumer) int {
+		return cmp.Or(cmp.Compare(a.Joined, b.Joined), cmp.Compare(a.ID, b.ID))
+	})
+	at := slices.IndexFunc(all, func(k shard.Consumer) bool { return k.ID == id })
+	return at >= 0 && id != first.ID && (first.Exclusive || all[at].Exclusive)
 }
 
 // Left says that a consumer is none any more. What it has of shards it gives back one by one.
@@ -104,6 +131,7 @@ func (n *Node) Left(number uint64) {
 	defer n.mu.Unlock()
 	if g := n.groups[n.groupOf[number]]; g != nil && g.consumers[number] != nil {
 		g.consumers[number].Leaving = true
+		g.toldAt = time.Time{}
 		n.forgetConsumer(number)
 	}
 	n.regroupSoon()
@@ -124,9 +152,17 @@ func (n *Node) Reads(number uint64, r shard.Reading, ended bool) {
 	} else if !handing && r.State == shard.Handing {
 		k.handing[r.Queue] = time.Now()
 	}
+	if r.State == shard.Barred && !ended {
+		k.barred[r.Queue] = time.Now()
+	}
+	before, had := k.reads[r.Queue]
 	if k.reads[r.Queue] = r; ended {
 		delete(k.reads, r.Queue)
 	}
+	if had && !ended && before.State == r.State {
+		return // only the count is new: it is told along with other things, or after a while
+	}
+	g.toldAt = time.Time{}
 	n.forgetConsumer(number)
 	n.regroupSoon()
 }
@@ -165,10 +201,11 @@ func (n *Node) regroupSoon() {
 func (n *Node) regroup(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.tellConsumers()
+	n.tellConsumers(now)
 	n.noteDown(now)
 	st := n.cluster.State()
-	parts := shard.Parts{}
+	maps.DeleteFunc(n.heard, func(key string, _ heard) bool { f, known := st.Facts[key]; return !known || f.Deleted() })
+	parts := map[uint64]shard.Part{}
 	for name, g := range n.groups {
 		s := n.streams[name]
 		if s == nil || s.state == Destroyed || s.settings.Consumers == shard.ConsumeLocal {
@@ -177,13 +214,14 @@ func (n *Node) regroup(now time.Time) {
 			}
 			continue
 		}
-		byID := g.rule.Divide(now, n.cfg.Name, n.within(now, s.everywhere()), n.consumersOf(st, name), s.settings.Consumers == shard.ConsumeOrdered)
+		all := n.consumersOf(st, name)
+		byID := g.rule.Divide(now, n.cfg.Name, n.within(now, s.everywhere()), all, s.settings.Consumers == shard.ConsumeOrdered)
 		for number, k := range g.consumers {
-			parts[number] = shard.Part{Shards: byID[k.ID]}
+			parts[number] = shard.Part{Shards: byID[k.ID], Gone: loses(all, k.ID)}
 		}
 	}
-	if !reflect.DeepEqual(parts, n.shares) {
-		n.shares = parts
+	if !reflect.DeepEqual(parts, n.shares.Of) {
+		n.shares = shard.Parts{Serial: n.shares.Serial + 1, Of: parts}
 		close(n.partsNews)
 		n.partsNews = make(chan struct{})
 	}
@@ -197,7 +235,7 @@ func (s *stream) everywhere() (all []shard.Shard) {
 	for node, retired := range s.place.retired {
 		for _, r := range retired {
 			if r.Closing == "" {
-				all = append(all, shard.Shard{Queue: r.Queue, Node: node, Local: node == s.node, Retired: true, Single: true})
+				all = append(all, shard.Shard{Queue: r.Queue, Node: node, Local: node == s.node, Retired: true, Quorum: r.Quorum, Single: r.Single})
 			}
 		}
 	}
@@ -230,7 +268,7 @@ func (n *Node) within(now time.Time, shards []shard.Shard) []shard.Shard {
 
 // tellConsumers tells of the consumers here, and takes back what was told before a restart.
 // n.mu is held.
-func (n *Node) tellConsumers() {
+func (n *Node) tellConsumers(now time.Time) {
 	for key := range n.cluster.State().Facts {
 		if !strings.HasPrefix(key, "consumers/") {
 			continue
@@ -240,14 +278,33 @@ func (n *Node) tellConsumers() {
 		}
 	}
 	for name, g := range n.groups {
+		g.forgive(now)
 		if len(g.consumers) == 0 {
 			n.set(consumersKey(name, n.cfg.Name), nil)
 			delete(n.groups, name)
 			continue
 		}
-		n.set(consumersKey(name, n.cfg.Name), consumersFact{g.list()})
+		if now.Sub(g.toldAt) > countsEvery {
+			g.toldAt = now
+			n.set(consumersKey(name, n.cfg.Name), consumersFact{g.list()})
+		}
 	}
 }
+
+// forgive has consumers tried again on shards that their proxy could not reach.
+func (g *group) forgive(now time.Time) {
+	for _, k := range g.consumers {
+		for queue, at := range k.barred {
+			if _, tries := k.reads[queue]; now.Sub(at) > barredFor && !tries {
+				delete(k.barred, queue)
+				g.toldAt = time.Time{}
+			}
+		}
+	}
+}
+
+// countsEvery is how often the numbers of messages that consumers have are told.
+const countsEvery = 5 * time.Second
 
 // list are the consumers in the order in which they came, as they are told of.
 func (g *group) list() (all []shard.Consumer) {
@@ -257,6 +314,7 @@ func (g *group) list() (all []shard.Consumer) {
 		for _, queue := range slices.Sorted(maps.Keys(k.reads)) {
 			told.Reads = append(told.Reads, k.reads[queue])
 		}
+		told.Unreached = slices.Sorted(maps.Keys(k.barred))
 		all = append(all, told)
 	}
 	return all

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"amqproxy/shard"
@@ -42,19 +43,27 @@ type GroupStandby struct {
 // uncovered is the state of a shard that nobody is to read.
 const uncovered = "uncovered"
 
-// Groups are all groups, by vhost and stream.
-func (n *Node) Groups(ctx context.Context) []GroupStatus {
+// Groups are all groups, or those of the streams of one name, by vhost and stream.
+func (n *Node) Groups(ctx context.Context, stream string) []GroupStatus {
 	all := []GroupStatus{}
 	for _, g := range n.groupsNow() {
-		ready := n.readyCounts(ctx, shard.Name{VHost: g.VHost, Stream: g.Stream})
-		for i := range g.Shards {
-			count, told := ready[g.Shards[i].Queue]
-			if g.Shards[i].Ready = -1; told {
-				g.Shards[i].Ready = count
-			}
+		if stream == "" || g.Stream == stream {
+			all = append(all, g)
 		}
-		all = append(all, g)
 	}
+	var asking sync.WaitGroup
+	for _, g := range all {
+		asking.Go(func() {
+			ready := n.readyCounts(ctx, shard.Name{VHost: g.VHost, Stream: g.Stream})
+			for i := range g.Shards {
+				count, told := ready[g.Shards[i].Queue]
+				if g.Shards[i].Ready = -1; told {
+					g.Shards[i].Ready = count
+				}
+			}
+		})
+	}
+	asking.Wait()
 	return all
 }
 
@@ -92,6 +101,9 @@ func (n *Node) groupsNow() (all []GroupStatus) {
 		for _, node := range slices.Sorted(maps.Keys(consumers)) {
 			for _, k := range consumers[node] {
 				for _, r := range k.Reads {
+					if r.State == shard.Barred {
+						r.State = shard.Waiting
+					}
 					read[r.Queue] = append(read[r.Queue], GroupShard{Queue: r.Queue, Consumer: k.Tag, Proxy: node, Client: k.Client, Unacked: r.Unacked, State: string(r.State)})
 				}
 				if len(k.Reads) == 0 && !k.Leaving {

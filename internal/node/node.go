@@ -72,9 +72,9 @@ type Node struct {
 	groupOf      map[uint64]shard.Name // by the consumer's number
 	lastConsumer uint64
 	downSince    map[string]time.Time // when brokers were first seen down, by node
-	heard        map[string]heard // of other nodes' consumers, by key
-	shares       shard.Parts      // what the consumers here are to read
-	partsNews    chan struct{}    // closed when shares are replaced
+	heard        map[string]heard     // of other nodes' consumers, by key
+	shares       shard.Parts          // what the consumers here are to read
+	partsNews    chan struct{}        // closed when shares are replaced
 	handed       Handovers
 	regroups     chan struct{} // cap 1: something here is to be told
 	lasting      uint64        // of the State that the Snapshot was made from

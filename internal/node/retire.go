@@ -30,10 +30,11 @@ const emptyTwice = 2
 
 // retiree is a retired shard of this node. Guarded by Node.mu.
 type retiree struct {
-	queue   string
-	closing string // see retiredFact
-	unbound bool
-	empty   int // how often in a row it was seen empty
+	queue          string
+	quorum, single bool   // see shardFact
+	closing        string // see retiredFact
+	unbound        bool
+	empty          int // how often in a row it was seen empty
 }
 
 // readable are the retired shards that are read through the stream: those of this node, or
@@ -77,16 +78,17 @@ func (told said) standings() (queues map[shard.Queue]shard.Standing, retired map
 // wants, and tells the difference: weights, and shards that retire. n.mu is held.
 func (n *Node) retire(s *stream) {
 	told := s.place.own
-	var ready, extra []string
+	var ready []string
+	var extra []retiree
 	for _, sh := range told.Shards {
 		if slices.Contains(s.queues, sh.Queue) {
 			ready = append(ready, sh.Queue)
 		} else {
-			extra = append(extra, sh.Queue)
+			extra = append(extra, retiree{queue: sh.Queue, quorum: sh.Quorum, single: sh.Single})
 		}
 	}
 	for _, r := range told.Retired {
-		extra = append(extra, r.Queue)
+		extra = append(extra, retiree{queue: r.Queue, quorum: r.Quorum, single: r.Single})
 	}
 	n.addRetired(s, extra)
 	now := s.says(told.Born, ready)
@@ -101,14 +103,14 @@ func (n *Node) retire(s *stream) {
 }
 
 // addRetired notes shards that are not wanted. n.mu is held.
-func (n *Node) addRetired(s *stream, queues []string) {
+func (n *Node) addRetired(s *stream, extra []retiree) {
 	s.retired = slices.DeleteFunc(s.retired, func(r *retiree) bool { return slices.Contains(s.queues, r.queue) }) // wanted again
-	for _, q := range queues {
-		if slices.Contains(s.queues, q) || slices.ContainsFunc(s.retired, func(r *retiree) bool { return r.queue == q }) {
+	for _, e := range extra {
+		if slices.Contains(s.queues, e.queue) || slices.ContainsFunc(s.retired, func(r *retiree) bool { return r.queue == e.queue }) {
 			continue
 		}
-		n.log.Info("a shard is retired: it takes no messages and is read until it is empty", zap.String("queue", q), zap.String("vhost", s.name.VHost))
-		s.retired = append(s.retired, &retiree{queue: q})
+		n.log.Info("a shard is retired: it takes no messages and is read until it is empty", zap.String("queue", e.queue), zap.String("vhost", s.name.VHost))
+		s.retired = append(s.retired, &e)
 	}
 }
 

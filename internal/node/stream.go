@@ -211,7 +211,11 @@ func (n *Node) try(ctx context.Context, s *stream) error {
 	s.state, s.reason, s.differs, s.failures = Ready, "", differs, 0
 	s.dueAt = time.Now().Add(n.healPause())
 	if born == s.fact.Born && !s.fact.Destroyed {
-		n.addRetired(s, beyond)
+		var extra []retiree
+		for _, q := range beyond {
+			extra = append(extra, retiree{queue: q, quorum: s.isQuorum(q), single: s.isSingle(q)})
+		}
+		n.addRetired(s, extra)
 		n.announce(s, born, s.queues)
 	} else { // it was born again while we worked
 		s.state, s.dueAt = Making, time.Time{}
@@ -240,7 +244,7 @@ func (s *stream) says(born string, ready []string) shardsFact {
 		f.Shards = append(f.Shards, shardFact{Queue: q, Weight: s.settings.Weight, Quorum: s.isQuorum(q), Single: s.isSingle(q)})
 	}
 	for _, r := range s.retired {
-		f.Retired = append(f.Retired, retiredFact{Queue: r.queue, Closing: r.closing})
+		f.Retired = append(f.Retired, retiredFact{Queue: r.queue, Quorum: r.quorum, Single: r.single, Closing: r.closing})
 	}
 	return f
 }

@@ -30,6 +30,7 @@ func (se *session) commit(out *intercept.Out, from *side, writes []*side) []*sid
 		}
 		write, spawn := to.out.add(b, se.direct(from, to))
 		if write {
+			se.takes(to)
 			writes = append(writes, to)
 		}
 		if spawn {
@@ -102,26 +103,44 @@ func (se *session) write(to *side, spans net.Buffers) {
 func (se *session) drain(to *side) {
 	se.mu.Lock()
 	defer se.mu.Unlock()
+	se.written(to)
 	for len(to.out.pending) > 0 && !to.out.dead {
 		b := to.out.pending
 		to.out.pending, to.out.stalled = nil, 0
+		se.takes(to)
 		se.mu.Unlock()
 		_, err := to.conn.Write(b)
 		if err != nil {
 			se.writeFailed(to)
 		}
 		se.mu.Lock()
+		se.written(to)
 		se.room.Broadcast()
 	}
 	to.out.writing, to.out.stalled = false, 0
-	if to == se.client && !to.out.dead && se.core != nil && se.core.Unwritten() {
-		o := outcomes.Get().(*outcome)
-		se.core.Written(&o.Out)
-		se.commit(&o.Out, nil, nil)
-		o.Reset()
-		outcomes.Put(o)
-	}
 	se.room.Broadcast()
+}
+
+// written tells the core that what the writer of a side has taken is written, with the lock
+// held.
+func (se *session) written(to *side) {
+	if to != se.client || to.out.dead || to.out.taken == 0 || se.core == nil {
+		return
+	}
+	o := outcomes.Get().(*outcome)
+	se.core.Written(to.out.taken, &o.Out)
+	to.out.taken = 0
+	se.commit(&o.Out, nil, nil)
+	o.Reset()
+	outcomes.Put(o)
+}
+
+// takes notes what of the core's that counts when it is written goes with what the writer of
+// a side takes, with the lock held.
+func (se *session) takes(to *side) {
+	if to == se.client && se.core != nil {
+		to.out.taken = se.core.Unwritten()
+	}
 }
 
 // follow tells the core what its consumers of groups are to read.
@@ -171,7 +190,7 @@ func (se *session) full(from *side) bool {
 		return true
 	}
 	if from != se.client || se.core == nil {
-		return false
+		return from.link >= 0 && se.core.Hoard() > hoardMark
 	}
 	for to := range se.sides {
 		n := len(to.out.pending)

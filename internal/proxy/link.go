@@ -33,7 +33,11 @@ func (se *session) open(d intercept.Dial) {
 	var out intercept.Out
 	se.core.Use(se.server.node.Snapshot())
 	if err != nil {
-		se.server.log.Warn("a link to another broker could not be opened", zap.String("node", d.Node), zap.String("address", d.Address), zap.Error(err))
+		level := zap.WarnLevel
+		if d.Again { // it was told
+			level = zap.DebugLevel
+		}
+		se.server.log.Log(level, "a link to a broker could not be opened", zap.String("node", d.Node), zap.String("address", d.Address), zap.Error(err))
 		se.core.LinkDown(d.Link, why, err.Error(), &out)
 	} else {
 		for len(se.links) <= d.Link {
@@ -160,7 +164,7 @@ func (sd *side) expect(m frame.Method) (frame.Frame, error) {
 	}
 }
 
-// readLink takes frames from a publish link until it ends.
+// readLink takes frames from a link until it ends.
 func (se *session) readLink(sd *side) {
 	defer se.server.totals.Links.Add(-1)
 	defer sd.conn.Close()
@@ -186,6 +190,12 @@ func (se *session) linkEnded(sd *side, err error) {
 	sd.gone = true
 	sd.out.dead, sd.out.pending = true, nil
 	se.room.Broadcast()
+	if se.parting && se.links[sd.link] == sd {
+		var out intercept.Out
+		se.core.LinkGone(sd.link, &out)
+		se.giveBack(&out)
+		return
+	}
 	if se.over || se.parting || se.links[sd.link] != sd {
 		return
 	}
@@ -193,7 +203,7 @@ func (se *session) linkEnded(sd *side, err error) {
 	if err != nil {
 		why = reason(err)
 	}
-	se.server.log.Warn("a link to another broker was lost", zap.String("link", sd.name), zap.String("why", why))
+	se.server.log.Warn("a link to a broker was lost", zap.String("link", sd.name), zap.String("why", why))
 	se.links[sd.link] = nil
 	var out intercept.Out
 	se.core.Use(se.server.node.Snapshot())
@@ -203,7 +213,7 @@ func (se *session) linkEnded(sd *side, err error) {
 	out.Reset()
 }
 
-// fromLink takes a frame of a publish link. done: the link has come to its end.
+// fromLink takes a frame of a link. done: the link has come to its end.
 func (se *session) fromLink(sd *side, f frame.Frame, out *intercept.Out) (done bool, err error) {
 	if f.Type() == frame.TypeMethod && f.Channel() == 0 {
 		switch f.Method() {

@@ -57,7 +57,7 @@ func (n *testNode) Join(context.Context, shard.Name, string, string, bool) (uint
 	return 0, &shard.Refused{Code: frame.NotImplemented}
 }
 func (n *testNode) Left(uint64)                           {}
-func (n *testNode) Parts() (shard.Parts, <-chan struct{}) { return nil, nil }
+func (n *testNode) Parts() (shard.Parts, <-chan struct{}) { return shard.Parts{}, nil }
 func (n *testNode) Reads(uint64, shard.Reading, bool)     {}
 func (n *testNode) Sit(string, string)                    {}
 

@@ -89,6 +89,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	sessions map[*session]bool
+	cutOff   bool           // by Cut: there are no more sessions
 	from     map[string]int // sessions by the client's address
 	running  sync.WaitGroup
 }
@@ -168,6 +169,10 @@ func (s *Server) accept(conn net.Conn) {
 	addr := host(conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.cutOff {
+		conn.Close()
+		return
+	}
 	if over(len(s.sessions), s.cfg.MaxConnections) || over(s.from[addr], s.cfg.MaxPerAddress) {
 		s.totals.Refused.Add(1)
 		conn.Close()
@@ -214,6 +219,17 @@ func (s *Server) drain() {
 	})
 	defer late.Stop()
 	s.running.Wait()
+}
+
+// Cut closes the sockets of all sessions at once, without a word to anybody, and lets no
+// more clients in: for who plays the end of the process.
+func (s *Server) Cut() {
+	s.mu.Lock()
+	s.cutOff = true
+	s.mu.Unlock()
+	for _, se := range s.all() {
+		se.cut("proxy", "was killed")
+	}
 }
 
 // tick looks after the sessions.

@@ -18,13 +18,15 @@ const (
 	highMark = 256 << 10
 	// hardMark is the same for one that new publishes avoid: others are still served.
 	hardMark = 4 << 20
+	// hoardMark is the same for messages that wait for their turn at a client.
+	hoardMark = 16 << 20
 	// heldMark is the same for frames that wait for an errand.
 	heldMark = 64 << 10
 	// lingerTime is how long a peer has to end its side when we have ended ours.
 	lingerTime = 3 * time.Second
 )
 
-// session is one client connection, its home link, and its links to other brokers.
+// session is one client connection, its home link, and its further links.
 type session struct {
 	server  *Server
 	started time.Time
@@ -34,7 +36,7 @@ type session struct {
 
 	client *side
 	home   *side   // nil until it is dialled
-	links  []*side // to other brokers, by the core's index; nil where there is none
+	links  []*side // the others, by the core's index; nil where there is none
 
 	linkReaders sync.WaitGroup
 
@@ -243,7 +245,7 @@ func (se *session) batch(from *side, o *outcome) (done bool, err error) {
 	from.open = se.handshake.homeDone
 	several := len(se.links) > 0
 	o.writes = se.commit(out, from, o.writes[:0])
-	if from.link >= 0 { // it may be spared now, and the client read
+	if from.link >= 0 || several { // it may be spared now, and the client read; or there is less hoarded
 		se.room.Broadcast()
 	}
 	se.mu.Unlock()

@@ -1,9 +1,10 @@
 // A consumer of an ordered group, with unmodified amqplib.
 //
-// Usage: group.js STREAM AMQP-URL... Publishes through the first URL and consumes through each
-// of the others, beside each other, and prints what it saw as JSON on stdout.
+// Usage: group.js STREAM AMQP-URL... Consumes through each URL but the first, beside each other.
+// Publishes through the first when stdin ends, and prints what it saw as JSON on stdout.
 'use strict';
 
+const { once } = require('node:events');
 const amqp = require('amqplib');
 const { version } = require('./node_modules/amqplib/package.json');
 
@@ -15,6 +16,7 @@ async function main(stream, entrance, ...exits) {
   await channel.assertExchange(stream, 'x-consistent-hash', { durable: true });
   const consumers = [];
   for (const [n, url] of exits.entries()) consumers.push(await newConsumer(stream, url, n));
+  await once(process.stdin.resume(), 'end'); // the consumers have their shards
   for (let n = 0; n < MESSAGES; n++) {
     for (let key = 0; key < KEYS; key++) {
       channel.publish(stream, `key-${key}`, Buffer.from(String(n)), { mandatory: true });

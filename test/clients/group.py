@@ -1,7 +1,7 @@
 """A consumer of an ordered group, with unmodified pika.
 
-Usage: group.py STREAM AMQP-URL... Publishes through the first URL and consumes through each
-of the others, beside each other, and prints what it saw as JSON on stdout.
+Usage: group.py STREAM AMQP-URL... Consumes through each URL but the first, beside each other.
+Publishes through the first when stdin ends, and prints what it saw as JSON on stdout.
 """
 
 import json
@@ -19,6 +19,7 @@ def main(stream, entrance, *exits):
     channel.exchange_declare(stream, exchange_type="x-consistent-hash", durable=True)
     channel.confirm_delivery()
     consumers = [Consumer(stream, url, n) for n, url in enumerate(exits)]
+    sys.stdin.read()  # the consumers have their shards
     for n in range(MESSAGES):
         for key in range(KEYS):
             channel.basic_publish(stream, f"key-{key}", str(n).encode(), mandatory=True)
@@ -44,6 +45,8 @@ def until(done, consumers):
         for c in consumers:
             c.look(0.05)
             c.settle()
+    for c in consumers:
+        c.settle()
 
 
 class Consumer:

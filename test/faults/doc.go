@@ -13,12 +13,15 @@
 //	fault.go      the faults, as data; actions.go: what is done to the victim
 //	matrix.go     which runs there are, and the line that repeats one
 //	run.go        one run: load, fault, repair, drain, count
-//	traffic.go publisher.go consumer.go half.go   the clients
+//	traffic.go publisher.go consumer.go group.go half.go   the clients
 //	record.go     what became of each message; lost.go: where the lost ones were going
 //	gaps.go       how long confirms did not come
 //	world.go proxy.go view.go count.go repair.go   what runs, and what it says of itself
 //	path.go       the two ways to a stream: through.go is amqproxy, plugin.go the plugin
 //	report.go     the table, the JSON
+//
+// With -groups the consumers are an ordered group over all proxies, with some that stand
+// by: whoever reads a shard, the messages of each key have to come in order.
 //
 // A message counts as lost if it was acked, did not come back, and was not delivered
 // until all queues were empty. What one who deletes a shard with messages in it loses

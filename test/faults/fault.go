@@ -15,6 +15,8 @@ type fault struct {
 	idle  int                               // queues on the victim that nobody uses
 	kill  bool                              // counts only if enough was unconfirmed on the victim
 	short bool                              // belongs to the short form
+	order bool                              // nothing may come out of order to a group
+	group bool                              // only with groups
 }
 
 // part is what a fault takes away.
@@ -35,13 +37,14 @@ const enough = 500
 const brokerKilled = "broker SIGKILL"
 
 var faults = []fault{
-	{name: brokerKilled, hits: oneBroker, do: killBroker, hold: 3 * time.Second, undo: bootBroker, kill: true, short: true},
-	{name: "broker shutdown", hits: oneBroker, do: stopBroker, hold: 3 * time.Second, undo: bootBroker, short: true},
-	{name: "broker SIGKILL, 1500 idle queues", hits: oneBroker, do: killBroker, hold: 3 * time.Second, undo: bootBroker, kill: true, idle: 1500},
+	{name: brokerKilled, hits: oneBroker, do: killBroker, hold: 3 * time.Second, undo: bootBroker, kill: true, short: true, order: true},
+	{name: "broker shutdown", hits: oneBroker, do: stopBroker, hold: 3 * time.Second, undo: bootBroker, short: true, order: true},
+	{name: "broker SIGKILL, 1500 idle queues", hits: oneBroker, do: killBroker, hold: 3 * time.Second, undo: bootBroker, kill: true, idle: 1500, order: true},
 	{name: "broker SIGSTOP 5 s", hits: oneBroker, do: pauseBroker, hold: 5 * time.Second, undo: resumeBroker},
 	{name: "broker SIGSTOP 30 s", hits: oneBroker, do: pauseBroker, hold: 30 * time.Second, undo: resumeBroker},
-	{name: "proxy SIGKILL", hits: oneProxy, do: killProxy, hold: 3 * time.Second, undo: bootProxy, kill: true, short: true},
-	{name: "client SIGKILL in mid-content", hits: nothing, do: killClients},
+	{name: "proxy SIGKILL", hits: oneProxy, do: killProxy, hold: 3 * time.Second, undo: bootProxy, kill: true, short: true, order: true},
+	{name: "consumer SIGKILL", hits: nothing, do: killConsumers, hold: 3 * time.Second, short: true, order: true, group: true},
+	{name: "client SIGKILL in mid-content", hits: nothing, do: killClients, order: true},
 	{name: "shard deleted by a user", hits: oneShard, do: deleteShard, hold: 3 * time.Second, short: true},
 	{name: "memory alarm", hits: everything, do: raiseAlarm, hold: 5 * time.Second, undo: clearAlarm},
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,7 @@ type options struct {
 	only          *regexp.Regexp
 	short, plugin bool
 	apart         bool // the brokers are in no cluster
+	groups        bool // the consumers are an ordered group
 	definition    string
 	json, proxy   string
 }
@@ -47,12 +49,19 @@ func readOptions() (o options, err error) {
 	flag.BoolVar(&o.short, "short", false, "only the faults that are quick to run")
 	flag.BoolVar(&o.plugin, "plugin", false, "run the faults against the plugin too")
 	flag.BoolVar(&o.apart, "apart", false, "three brokers that are in no cluster")
+	flag.BoolVar(&o.groups, "groups", false, "the consumers are an ordered group, over all proxies, and messages wait for a broker that is down")
 	flag.StringVar(&o.definition, "definition", "", "the options of the stream's definition, as in 'on-unavailable: wait, retry-nacked: true'")
 	flag.StringVar(&o.json, "json", "", "where every run's figures go")
 	flag.StringVar(&o.proxy, "proxy", "bin/amqproxy", "the amqproxy binary")
 	flag.Parse()
 	if o.apart && o.plugin {
 		return o, errors.New("the plugin needs a cluster")
+	}
+	if o.groups && o.plugin {
+		return o, errors.New("the plugin has no groups")
+	}
+	if o.groups {
+		o.definition = strings.TrimSuffix("consumers: ordered, on-unavailable: wait, "+o.definition, ", ")
 	}
 	o.only, err = regexp.Compile(only)
 	return o, err

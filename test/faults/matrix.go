@@ -21,7 +21,7 @@ func (o options) runs() (all []planned) {
 			if f.name == brokerKilled {
 				rounds = max(rounds, o.kills)
 			}
-			if round < rounds && o.only.MatchString(f.name) && (f.short || !o.short) {
+			if round < rounds && o.only.MatchString(f.name) && (f.short || !o.short) && (o.groups || !f.group) {
 				all = append(all, planned{f, round})
 			}
 		}
@@ -66,12 +66,23 @@ func (w *world) through(ctx context.Context, f fault, seed uint64) *result {
 	r.do(ctx)
 	r.tell()
 	if r.failed() {
-		fmt.Fprintf(os.Stderr, "repeat it: go run ./test/faults -seed %d -only '^%s$' -rounds 1\n", seed, regexp.QuoteMeta(f.name))
+		fmt.Fprintf(os.Stderr, "repeat it: go run ./test/faults%s -seed %d -only '^%s$' -rounds 1\n", w.flags(), seed, regexp.QuoteMeta(f.name))
 	}
 	if r.Error != "" {
 		w.broken = w.repair(ctx)
 	}
 	return &r.result
+}
+
+// flags are those that tell of what kind the world is.
+func (w *world) flags() (flags string) {
+	if w.apart {
+		flags += " -apart"
+	}
+	if w.groups {
+		flags += " -groups"
+	}
+	return flags
 }
 
 // compare is the same run on the plugin, on an exchange of its own.

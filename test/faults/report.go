@@ -21,12 +21,15 @@ type result struct {
 	Unconfirmed int     `json:"unconfirmed_at_victim"`
 	Settled     float64 `json:"settled_after"` // from the repair until all shards were in use
 	Took        float64 `json:"took"`
-	Counts      bool    `json:"counts"` // false: a kill of a victim that had too little to do
+	Counts      bool    `json:"counts"`            // false: a kill of a victim that had too little to do
+	Ordered     bool    `json:"ordered,omitempty"` // nothing may come out of order
 	Error       string  `json:"error,omitempty"`
 }
 
 // failed tells that the run shows something that must not be.
-func (r *result) failed() bool { return r.Lost > 0 || r.Strange > 0 || r.Error != "" }
+func (r *result) failed() bool {
+	return r.Lost > 0 || r.Strange > 0 || r.Error != "" || r.Ordered && r.Reordered > 0
+}
 
 // row is all runs of one fault on one path.
 type row struct {

@@ -38,7 +38,7 @@ func newRun(w *world, p path, f fault, seed uint64) *run {
 	h.Write([]byte(f.name))
 	w.runs++
 	r := &run{world: w, path: p, fault: f, seed: seed, rng: rand.New(rand.NewPCG(seed, h.Sum64())), rec: newRecord(w.runs, publishers, p.homes())}
-	r.result = result{Fault: f.name, Path: p.name(), Seed: seed, Victim: r.rng.IntN(nodes), Counts: true}
+	r.result = result{Fault: f.name, Path: p.name(), Seed: seed, Victim: r.rng.IntN(nodes), Counts: true, Ordered: w.groups && f.order}
 	return r
 }
 
@@ -63,7 +63,7 @@ func (r *run) steps(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
-	r.load = startTraffic(ctx, r.path, r.rec, r.Victim, r.seed)
+	r.load = startTraffic(ctx, r.path, r.rec, r.Victim, r.seed, r.world.groups)
 	defer r.load.close()
 	watch := r.watchKeys(ctx)
 	defer watch()
@@ -210,6 +210,9 @@ func (r *run) tell() {
 		r.Path, r.Fault, r.Seed, r.Victim+1, r.Acked, r.Unconfirmed, r.Lost, r.LostMandatory, r.WithShard, r.Settled, r.Took)
 	if !r.Counts {
 		fmt.Fprint(os.Stderr, "; it does not count, too little was unconfirmed")
+	}
+	if r.world.groups {
+		fmt.Fprintf(os.Stderr, "; %d keys out of order, %d deliveries again", r.Reordered, r.Duplicated)
 	}
 	if r.Error != "" {
 		fmt.Fprintf(os.Stderr, "\n  %s", r.Error)

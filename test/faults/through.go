@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -77,6 +78,10 @@ func (t *through) homes() *homes { return t.home }
 func (t *through) shardOf(node, index int) string { return t.shards[node*perNode+index].Queue }
 
 func (t *through) settle(ctx context.Context) error {
+	return errors.Join(t.settleTables(ctx), t.settleGroup(ctx))
+}
+
+func (t *through) settleTables(ctx context.Context) error {
 	return poll(ctx, settleTime, func() error {
 		digests := map[string]bool{}
 		for i, p := range t.world.proxies {
@@ -91,6 +96,30 @@ func (t *through) settle(ctx context.Context) error {
 		}
 		if len(digests) > 1 {
 			return fmt.Errorf("the proxies send keys to different shards")
+		}
+		return nil
+	})
+}
+
+// settleGroup waits until no shard has a consumer that is not active, if there are any.
+func (t *through) settleGroup(ctx context.Context) error {
+	if !t.world.groups {
+		return nil
+	}
+	return poll(ctx, settleTime, func() error {
+		for i, p := range t.world.proxies {
+			groups, err := view[groupView](ctx, p, "groups")
+			if err != nil {
+				return err
+			}
+			if len(groups) != 1 {
+				return fmt.Errorf("proxy %d shows %d groups, want one", i, len(groups))
+			}
+			for _, s := range groups[0].Shards {
+				if s.Consumer != "" && s.State != "active" {
+					return fmt.Errorf("proxy %d shows that %s is %s at %s", i, s.Queue, s.State, s.Consumer)
+				}
+			}
 		}
 		return nil
 	})

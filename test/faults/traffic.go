@@ -16,6 +16,7 @@ const (
 	window     = 200  // unconfirmed messages of a publisher for one group of keys
 	pace       = 3000 // messages in a second, of all publishers together
 	prefetch   = 200
+	standing   = 3 // consumers of a group that have no shard
 
 	dialTime = 3 * time.Second
 )
@@ -30,19 +31,28 @@ type traffic struct {
 	byNode     []atomic.Int64 // unconfirmed, by the node where the keys are at home
 	byEntrance []atomic.Int64 // unconfirmed, by the node that the publisher is connected to
 
+	readers []*groupReader // of a group, by node in turn
+
 	stop, giveUp, stopReading context.CancelFunc
 	publishing, reading       sync.WaitGroup
 }
 
-// startTraffic starts the consumers and the publishers.
-func startTraffic(ctx context.Context, p path, rec *record, victim int, seed uint64) *traffic {
+// startTraffic starts the consumers, with groups one group of them, and the publishers.
+func startTraffic(ctx context.Context, p path, rec *record, victim int, seed uint64, groups bool) *traffic {
 	t := &traffic{rec: rec, home: p.homes(), pace: rate.NewLimiter(pace, pace/100),
 		byNode: make([]atomic.Int64, nodes), byEntrance: make([]atomic.Int64, nodes)}
 	reading, stopReading := context.WithCancel(ctx)
 	t.stopReading = stopReading
-	for node := range nodes {
-		for range perNode {
-			t.reading.Go(func() { consume(reading, p.exit(node), rec) })
+	for i := range nodes * perNode {
+		if !groups {
+			t.reading.Go(func() { consume(reading, p.exit(i/perNode), rec) })
+		}
+	}
+	for i := range nodes*perNode + standing {
+		if groups {
+			r := &groupReader{url: p.exit(i % nodes), rec: rec}
+			t.readers = append(t.readers, r)
+			t.reading.Go(func() { again(reading, func() { r.session(reading) }) })
 		}
 	}
 	waiting, giveUp := context.WithCancel(ctx)
@@ -86,9 +96,15 @@ func (t *traffic) close() {
 // open connects, and cuts the connection when the context is done, whatever it waits
 // for.
 func open(ctx context.Context, url string) (*amqp.Connection, *amqp.Channel, error) {
+	return openOn(ctx, url, func(net.Conn) {})
+}
+
+// openOn is open that gives the socket away, too.
+func openOn(ctx context.Context, url string, take func(net.Conn)) (*amqp.Connection, *amqp.Channel, error) {
 	dial := func(network, addr string) (net.Conn, error) {
 		conn, err := amqp.DefaultDial(dialTime)(network, addr)
 		if err == nil {
+			take(conn)
 			context.AfterFunc(ctx, func() { conn.Close() })
 		}
 		return conn, err

@@ -19,6 +19,10 @@ type shardView struct {
 	Ready bool
 }
 
+type groupView struct {
+	Shards []struct{ Queue, Consumer, State string }
+}
+
 // admin asks on a new connection each time, because who answers dies now and then.
 var admin = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 

@@ -19,13 +19,14 @@ type world struct {
 	proxies []*proxy
 	stream  *through
 	apart   bool  // the brokers are in no cluster
+	groups  bool  // the consumers are a group
 	runs    int   // so far; tells a run's messages from those of the runs before
 	vhosts  int   // that were made for the plugin
 	broken  error // why no further run would mean anything
 }
 
 func newWorld(ctx context.Context, o options) (*world, error) {
-	w := &world{}
+	w := &world{apart: o.apart, groups: o.groups}
 	if err := w.start(ctx, o); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
@@ -38,7 +39,7 @@ func (w *world) start(ctx context.Context, o options) (err error) {
 		options.Plugins = []string{"rabbitmq_sharding", "rabbitmq_consistent_hash_exchange"}
 	}
 	start := broker.StartCluster
-	if w.apart = o.apart; o.apart {
+	if o.apart {
 		start = broker.StartApart
 	}
 	if w.brokers, err = start(ctx, nodes, options); err != nil {
