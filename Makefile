@@ -9,13 +9,15 @@ FUZZTIME ?= 20s
 build: ## build bin/amqproxy
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/amqproxy ./cmd/amqproxy
 
-test: lint clients test-fast ## install what the tests need, and pass all of them
+test: lint clients unit ## install what the tests need, and pass all of them
 	$(MAKE) fuzz FUZZTIME=10000x
 	$(MAKE) e2e
 
-test-fast: ## the tests that need no RabbitMQ and no root, with the race detector
-	$(GO) test -race $$($(GO) list ./... | grep -v /test)
+test-fast: unit ## the tests that need no RabbitMQ and no root, with the race detector
 	$(GO) test -race ./test -embedded
+
+unit: # the tests of the packages
+	$(GO) test -race $$($(GO) list ./... | grep -v /test)
 
 e2e: rabbitmq clients ## the end to end tests on real RabbitMQ
 	$(GO) test -race -count=1 -timeout 20m ./test/...

@@ -27,7 +27,7 @@ type Conn struct {
 	learned string          // the name that the node was asked about for the frame in hand
 
 	home     link
-	links    []*link    // to other brokers
+	links    []*link    // the others
 	now      time.Time  // of the last tick
 	channels []*channel // by number; nil where closed
 	held     *channel   // whose publish method is a view into the input

@@ -26,7 +26,7 @@
 //	channel.go     the state of a channel; opening it, holding and resuming
 //	publish.go     basic.publish: the shard, and the splice of its key
 //	leg.go         by which link and leg it goes, and when one is suspect
-//	link.go        publish links: opened, lost, tried again, idle
+//	link.go        further links: opened, lost, tried again, idle
 //	park.go        what can't go now waits, or is given up
 //	ledger.go      what becomes of publishes to streams, whatever comes back; book.go is
 //	               the part of one leg

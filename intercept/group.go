@@ -225,6 +225,8 @@ func (c *Conn) tellReading(r *reader, out *Out) {
 		now.State = shard.Handing
 	case !r.began.IsZero():
 		now.State = shard.Active
+	case r.stage == readerWaiting && r.ticks >= barredAfter:
+		now.State = shard.Barred
 	}
 	if now != r.told {
 		r.told = now
@@ -349,14 +351,19 @@ func (c *Conn) tickReader(r *reader, out *Out) {
 		c.closeReader(r, out)
 	case r.leaving:
 	case r.stage == readerWaiting:
+		r.ticks++
 		c.begin(r, out)
-	case r.stage == readerAsking:
+	case r.stage == readerAsking && !r.asks:
 		c.askFor(r, out)
 	}
 	if c.ticks%tellEvery == 0 && r.stage < readerGone {
 		c.tellReading(r, out)
 	}
 }
+
+// barredAfter is for how many ticks a reader waits for a way to its broker before the node is
+// told, so that somebody else may read the shard.
+const barredAfter = 20
 
 // tellEvery is after how many ticks the node is told how many messages readers have.
 const tellEvery = 4

@@ -149,8 +149,8 @@ func TestWaitingIsACopy(t *testing.T) {
 	b := newGroupBatch(t, 3, 10)
 	round := func() {
 		b.deliver()
+		b.out.Reset()
 		for tag := b.tag - b.came() + 1; tag <= b.tag; tag++ {
-			b.out.Reset()
 			b.acks = frame.Build(b.acks[:0], 1, frame.BasicAck).LongLong(tag).Bit(false).End()
 			if feedWith(b.conn, "client", b.acks, &b.out) != nil {
 				panic("refused")

@@ -9,7 +9,7 @@ import (
 	"amqproxy/shard"
 )
 
-// link is one upstream connection of the session: the home link, or a publish link to
+// link is one upstream connection of the session: the home link, or a publish or consume link to
 // the broker of another node.
 type link struct {
 	index      int // in Conn.links and Out.Links; -1 is the home link
@@ -197,7 +197,7 @@ func (c *Conn) rerouteAll() {
 	}
 }
 
-// FromLink takes a frame from a publish link.
+// FromLink takes a frame from another link than the home link.
 func (c *Conn) FromLink(i int, f frame.Frame, out *Out) error {
 	l, n := c.links[i], f.Channel()
 	if c.phase == parted && !l.to.Reads || l.state != linkUp || f.Type() == frame.TypeHeartbeat {
@@ -227,7 +227,7 @@ func (c *Conn) FromLink(i int, f frame.Frame, out *Out) error {
 	return nil
 }
 
-// connectionFromLink takes a frame on channel 0 of a publish link. Its end is told by
+// connectionFromLink takes a frame on channel 0 of such a link. Its end is told by
 // LinkDown.
 func (c *Conn) connectionFromLink(l *link, f frame.Frame, out *Out) {
 	if f.Type() != frame.TypeMethod {

@@ -53,7 +53,7 @@ func (o *Out) Reset() {
 	o.Secret, o.Done = nil, false
 }
 
-// Link is what a publish link's broker gets.
+// Link is what the broker of another link than the home link gets.
 func (o *Out) Link(i int) *Bytes {
 	for len(o.links) <= i {
 		o.links = append(o.links, &Bytes{})

@@ -38,11 +38,13 @@ type reader struct {
 	prefetch  int       // that it consumes with, or is to; 0 is no limit
 	qos       int       // what its channel has of it
 	idle      bool      // see relieve
+	asks      bool      // the broker has not answered
 	leaving   bool      // it is to give the shard back
 	deadline  time.Time // when it is closed whatever the client has, if it leaves
 	notBefore time.Time // when it may begin: at a tick, if one like it was lost
 	varied    bool      // it consumes with another tag than the client, see upTag
 	refused   int       // how often in a row the broker took it for one that is not alone
+	ticks     int       // that it has waited for a link
 	losses    int       // how often in a row it was lost
 	began     time.Time // delivering: just after a tick
 	got       []unacked // messages of shards that may be deleted, by a getter
@@ -229,6 +231,7 @@ func (c *Conn) readerMethod(r *reader, f frame.Frame, out *Out) {
 // counted takes what the broker says of a shard before it is consumed: whoever else consumes
 // it has it still, whatever was told.
 func (c *Conn) counted(r *reader, f frame.Frame, out *Out) {
+	r.asks = false
 	a := f.Args()
 	a.ShortStr()
 	a.Long()
@@ -239,7 +242,7 @@ func (c *Conn) counted(r *reader, f frame.Frame, out *Out) {
 
 // askFor asks whether anybody consumes the shard of a reader.
 func (c *Conn) askFor(r *reader, out *Out) {
-	r.stage = readerAsking
+	r.stage, r.asks = readerAsking, true
 	to := out.to(r.link)
 	to.built(to.build(r.number, frame.QueueDeclare).Short(0).ShortStr(r.shard.Queue).Octet(1).Table(nil))
 }

@@ -30,7 +30,7 @@ type Config struct {
 	SecretKey []byte // 16, 24 or 32 octets encrypt the gossip; nil does not
 	Remember  Memory // what was known before
 
-	Passes func(key string) bool // facts that are not to be remembered; nil is none
+	Transient func(key string) bool // facts that are not to be remembered; nil is none
 
 	RejoinEvery time.Duration        // default 10 s, with jitter
 	Transport   memberlist.Transport // for tests; nil listens on Listen
@@ -121,8 +121,8 @@ func New(cfg Config, log *zap.Logger) (*Cluster, error) {
 	if c.cfg.Now == nil {
 		c.cfg.Now = time.Now
 	}
-	if c.cfg.Passes != nil {
-		c.facts.passes = c.cfg.Passes
+	if c.cfg.Transient != nil {
+		c.facts.transient = c.cfg.Transient
 	}
 	c.facts.merge(cfg.Remember.Facts, c.cfg.Now())
 	if c.cfg.RejoinEvery == 0 {
@@ -212,7 +212,7 @@ func (c *Cluster) Memory() Memory {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	m := Memory{Facts: c.facts.list(c.cfg.Now()), Peers: slices.Clone(c.cfg.Remember.Peers)}
-	m.Facts = slices.DeleteFunc(m.Facts, func(f Fact) bool { return c.facts.passes(f.Key) })
+	m.Facts = slices.DeleteFunc(m.Facts, func(f Fact) bool { return c.facts.transient(f.Key) })
 	for _, member := range c.members {
 		if member.ID != c.cfg.ID && !slices.Contains(m.Peers, member.Addr) {
 			m.Peers = append(m.Peers, member.Addr)

@@ -39,17 +39,17 @@ func (f Fact) beats(g Fact) bool {
 // facts is the map of facts of one node. Merging is commutative, associative and
 // idempotent, and no merge makes a key go back. Not safe for concurrent use.
 type facts struct {
-	all     map[string]Fact
-	died    map[string]time.Time // when a deleted fact was deleted
-	clock   uint64               // the highest version heard of
-	sum     uint64               // see digest
-	lasting uint64               // the same of those that do not pass
-	passes  func(key string) bool
-	keepFor time.Duration // how long a deletion is remembered
+	all       map[string]Fact
+	died      map[string]time.Time // when a deleted fact was deleted
+	clock     uint64               // the highest version heard of
+	sum       uint64               // see digest
+	lasting   uint64               // the same of those that do not pass
+	transient func(key string) bool
+	keepFor   time.Duration // how long a deletion is remembered
 }
 
 func newFacts(keepFor time.Duration) *facts {
-	return &facts{all: map[string]Fact{}, died: map[string]time.Time{}, keepFor: keepFor, passes: func(string) bool { return false }}
+	return &facts{all: map[string]Fact{}, died: map[string]time.Time{}, keepFor: keepFor, transient: func(string) bool { return false }}
 }
 
 // set makes a fact that beats all that was heard of before. A nil value deletes.
@@ -77,7 +77,7 @@ func (s *facts) put(f Fact, now time.Time) {
 func (s *facts) counts(f Fact) {
 	h := f.hash()
 	s.sum ^= h
-	if !s.passes(f.Key) {
+	if !s.transient(f.Key) {
 		s.lasting ^= h
 	}
 }

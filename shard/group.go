@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -14,6 +16,8 @@ type Consumer struct {
 	Exclusive bool      `json:"exclusive,omitempty"`
 	Leaving   bool      `json:"leaving,omitempty"` // it is gone but for what it has not given back
 	Reads     []Reading `json:"reads,omitempty"`   // by queue name
+	// Unreached are shards whose brokers its proxy could not reach for a while.
+	Unreached []string `json:"unreached,omitempty"`
 }
 
 // Reading is a shard that a consumer has to do with.
@@ -28,6 +32,7 @@ type ReadingState string
 
 const (
 	Waiting ReadingState = "waiting"      // it is to read it, and can't yet
+	Barred  ReadingState = "unreached"    // the same, and there was no way to its broker for a while
 	Active  ReadingState = "active"       // the broker delivers to it
 	Handing ReadingState = "handing over" // it gives it back: what the client has is to be settled first
 )
@@ -82,7 +87,7 @@ func (g *Group) Divide(now time.Time, self string, shards []Shard, consumers map
 				case k.Leaving:
 				case r.State == Active:
 					held[r.Queue] = append(held[r.Queue], k.ID)
-				case r.State == Waiting:
+				case r.State == Waiting || r.State == Barred:
 					tries[r.Queue] = append(tries[r.Queue], k.ID)
 				}
 			}
@@ -95,6 +100,7 @@ func (g *Group) Divide(now time.Time, self string, shards []Shard, consumers map
 	}
 	g.count(now, members)
 	assigned := Assign(shards, members, held, ordered)
+	bypass(assigned, members, consumers)
 	over := map[surplus]time.Time{}
 	parts := map[string][]Shard{}
 	own := map[string]*Consumer{}
@@ -119,6 +125,46 @@ func (g *Group) Divide(now time.Time, self string, shards []Shard, consumers map
 	}
 	g.surplus = over
 	return parts
+}
+
+// bypass gives a shard to somebody else whose assignee can't reach it: to one of those with the
+// fewest shards. If nobody can, it stays.
+func bypass(assigned Assignment, members []Member, consumers map[string][]Consumer) {
+	barred := map[surplus]bool{}
+	for _, all := range consumers {
+		for _, k := range all {
+			for _, queue := range k.Unreached {
+				barred[surplus{k.ID, queue}] = true
+			}
+		}
+	}
+	if len(barred) == 0 {
+		return
+	}
+	load := map[string]int{}
+	for _, to := range assigned {
+		for _, id := range to {
+			load[id]++
+		}
+	}
+	members = slices.SortedFunc(slices.Values(members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	for _, queue := range slices.Sorted(maps.Keys(assigned)) {
+		can := slices.DeleteFunc(slices.Clone(assigned[queue]), func(id string) bool { return barred[surplus{id, queue}] })
+		if len(can) == 0 {
+			best := ""
+			for _, m := range members {
+				if !barred[surplus{m.ID, queue}] && (best == "" || load[m.ID] < load[best]) {
+					best = m.ID
+				}
+			}
+			if best == "" {
+				continue
+			}
+			load[best]++
+			can = []string{best}
+		}
+		assigned[queue] = can
+	}
 }
 
 // reads tells how far a consumer is with a shard that it does not give back; "" if it has

@@ -263,3 +263,25 @@ func TestDivideIsQuick(t *testing.T) {
 	}
 	t.Log(best)
 }
+
+// TestDivideGoesRoundWhoIsBarred: a shard goes to one who can reach its broker, and stays if
+// nobody can.
+func TestDivideGoesRoundWhoIsBarred(t *testing.T) {
+	shards := []Shard{{Queue: "q"}, {Queue: "r"}}
+	a := Consumer{ID: "a", Reads: []Reading{{Queue: "q", State: Barred}}, Unreached: []string{"q"}}
+	b := Consumer{ID: "b", Reads: []Reading{{Queue: "r", State: Active}}}
+	divide := func(node string) []Shard {
+		return (&Group{}).Divide(time.Now(), node, shards, map[string][]Consumer{"n0": {a}, "n1": {b}}, true)[map[string]string{"n0": "a", "n1": "b"}[node]]
+	}
+	if part := divide("n0"); len(part) != 0 {
+		t.Errorf("a keeps %v", part)
+	}
+	a.Reads = nil // it has given up
+	if part := divide("n1"); len(part) != 2 {
+		t.Errorf("b reads %v", part)
+	}
+	b.Unreached = []string{"q"}
+	if part := divide("n0"); len(part) != 1 || part[0].Queue != "q" {
+		t.Errorf("nobody can, and a is to try %v", part)
+	}
+}

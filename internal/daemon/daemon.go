@@ -44,7 +44,7 @@ func New(cfg *config.Config, version string, log *zap.Logger) (*Daemon, error) {
 		return nil, err
 	}
 	d.cluster, err = membership.New(membership.Config{
-		ID: state.Identity(), Node: cfg.Node, Remember: state.Remembered(), Passes: node.Passes,
+		ID: state.Identity(), Node: cfg.Node, Remember: state.Remembered(), Transient: node.Transient,
 		Listen: cfg.Gossip.Listen, Advertise: cfg.Gossip.Advertise, Join: cfg.Gossip.Join,
 		Label: cfg.Gossip.Label, SecretKey: cfg.Gossip.Secret,
 	}, log)

@@ -32,10 +32,10 @@ type producer struct {
 
 // outgoing is the message of a key that is to be sent now.
 type outgoing struct {
-	key    string
-	seq    int
-	tried  bool // it was sent, and not confirmed
-	awaits bool // its confirm is awaited
+	key     string
+	seq     int
+	tried   bool                       // it was sent, and is not confirmed
+	confirm *amqp.DeferredConfirmation // that is awaited; nil for none
 }
 
 func (p *producer) run(ctx context.Context) {
@@ -48,32 +48,27 @@ func (p *producer) publish(ctx context.Context, ch *amqp.Channel) error {
 	if err := ch.Confirm(false); err != nil {
 		return err
 	}
-	confirms := ch.NotifyPublish(make(chan amqp.Confirmation, len(p.keys)))
-	sent := map[uint64]*outgoing{}
 	for _, o := range p.keys {
-		o.awaits = false
+		o.confirm = nil
 	}
+	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 	tick := time.NewTicker(publishEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case c, open := <-confirms:
-			if !open {
-				return errors.New("the channel was closed")
-			}
-			p.settle(sent[c.DeliveryTag], c.Ack)
-			delete(sent, c.DeliveryTag)
+		case <-closed:
+			return errors.New("the channel was closed")
 		case <-tick.C:
+			awaited := p.settle()
 			o := p.turn()
 			switch {
-			case o == nil && p.hasEnough() && len(sent) == 0:
+			case o == nil && awaited == 0 && p.hasEnough():
 				return errDone
 			case o == nil:
 				continue
 			}
-			sent[ch.GetNextPublishSeqNo()] = o
 			if err := p.send(ctx, ch, o); err != nil {
 				return err
 			}
@@ -86,21 +81,37 @@ func (p *producer) send(ctx context.Context, ch *amqp.Channel, o *outgoing) erro
 	if err != nil {
 		return err
 	}
-	o.tried, o.awaits = true, true
+	o.tried = true
 	p.ledger.published(o.key, o.seq)
-	return ch.PublishWithContext(ctx, stream, o.key, false, false,
+	o.confirm, err = ch.PublishWithDeferredConfirmWithContext(ctx, stream, o.key, false, false,
 		amqp.Publishing{DeliveryMode: amqp.Persistent, ContentType: "application/json", Body: body})
+	return err
 }
 
-// settle takes what the broker says to a message. A nack means that it is sent again.
-func (p *producer) settle(o *outgoing, acked bool) {
-	o.awaits = false
-	if acked {
-		p.ledger.confirmed(o.key, o.seq)
-		p.counted()
-		o.seq++
-		o.tried = false
+// settle takes what has been confirmed, and tells how many confirms are awaited. A nack
+// means that a message is sent again. (They are not had from NotifyPublish: it brings
+// confirms into order, and an ack for several that comes behind an early nack makes that
+// one an ack, too.)
+func (p *producer) settle() (awaited int) {
+	for _, o := range p.keys {
+		if o.confirm == nil {
+			continue
+		}
+		select {
+		case <-o.confirm.Done():
+		default:
+			awaited++
+			continue
+		}
+		if o.confirm.Acked() {
+			p.ledger.confirmed(o.key, o.seq)
+			p.counted()
+			o.seq++
+			o.tried = false
+		}
+		o.confirm = nil
 	}
+	return awaited
 }
 
 // turn is what is to be sent next; nil if nothing can be.
@@ -109,7 +120,7 @@ func (p *producer) turn() *outgoing {
 	for range p.keys {
 		o := p.keys[p.next]
 		p.next = (p.next + 1) % len(p.keys)
-		if !o.awaits && (o.tried || !enough) {
+		if o.confirm == nil && (o.tried || !enough) {
 			return o
 		}
 	}

@@ -28,7 +28,12 @@ type consumer struct {
 	shard.Consumer
 	reads   map[string]shard.Reading
 	handing map[string]time.Time // since when it gives a shard back
+	barred  map[string]time.Time // when there was no way to a shard's broker
 }
+
+// barredFor is how long a consumer whose proxy could not reach a shard's broker is not asked to
+// read it, if somebody else can.
+const barredFor = time.Minute
 
 // consumersFact is what a node tells of its consumers of one stream.
 type consumersFact struct {
@@ -37,8 +42,8 @@ type consumersFact struct {
 
 func consumersKey(n shard.Name, node string) string { return nodesKey("consumers", n, node) }
 
-// Passes tells which facts hold for running proxies only, and are not to be remembered.
-func Passes(key string) bool {
+// Transient tells which facts hold for running proxies only, and are not to be remembered.
+func Transient(key string) bool {
 	kind, _, _, ok := parseKey(key)
 	return ok && kind == "consumers"
 }
@@ -49,7 +54,7 @@ func (n *Node) Join(_ context.Context, name shard.Name, client, tag string, excl
 	if _, err := n.find(name); err != nil {
 		return 0, err
 	}
-	k := &consumer{reads: map[string]shard.Reading{}, handing: map[string]time.Time{},
+	k := &consumer{reads: map[string]shard.Reading{}, handing: map[string]time.Time{}, barred: map[string]time.Time{},
 		Consumer: shard.Consumer{ID: rand.Text(), Tag: tag, Client: client, Exclusive: exclusive, Joined: time.Now().UnixMilli()}}
 	n.mu.Lock()
 	if n.taken(name, exclusive) {
@@ -146,6 +151,9 @@ func (n *Node) Reads(number uint64, r shard.Reading, ended bool) {
 		delete(k.handing, r.Queue)
 	} else if !handing && r.State == shard.Handing {
 		k.handing[r.Queue] = time.Now()
+	}
+	if r.State == shard.Barred && !ended {
+		k.barred[r.Queue] = time.Now()
 	}
 	before, had := k.reads[r.Queue]
 	if k.reads[r.Queue] = r; ended {
@@ -270,6 +278,7 @@ func (n *Node) tellConsumers(now time.Time) {
 		}
 	}
 	for name, g := range n.groups {
+		g.forgive(now)
 		if len(g.consumers) == 0 {
 			n.set(consumersKey(name, n.cfg.Name), nil)
 			delete(n.groups, name)
@@ -278,6 +287,18 @@ func (n *Node) tellConsumers(now time.Time) {
 		if now.Sub(g.toldAt) > countsEvery {
 			g.toldAt = now
 			n.set(consumersKey(name, n.cfg.Name), consumersFact{g.list()})
+		}
+	}
+}
+
+// forgive has consumers tried again on shards that their proxy could not reach.
+func (g *group) forgive(now time.Time) {
+	for _, k := range g.consumers {
+		for queue, at := range k.barred {
+			if _, tries := k.reads[queue]; now.Sub(at) > barredFor && !tries {
+				delete(k.barred, queue)
+				g.toldAt = time.Time{}
+			}
 		}
 	}
 }
@@ -293,6 +314,7 @@ func (g *group) list() (all []shard.Consumer) {
 		for _, queue := range slices.Sorted(maps.Keys(k.reads)) {
 			told.Reads = append(told.Reads, k.reads[queue])
 		}
+		told.Unreached = slices.Sorted(maps.Keys(k.barred))
 		all = append(all, told)
 	}
 	return all

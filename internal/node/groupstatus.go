@@ -101,6 +101,9 @@ func (n *Node) groupsNow() (all []GroupStatus) {
 		for _, node := range slices.Sorted(maps.Keys(consumers)) {
 			for _, k := range consumers[node] {
 				for _, r := range k.Reads {
+					if r.State == shard.Barred {
+						r.State = shard.Waiting
+					}
 					read[r.Queue] = append(read[r.Queue], GroupShard{Queue: r.Queue, Consumer: k.Tag, Proxy: node, Client: k.Client, Unacked: r.Unacked, State: string(r.State)})
 				}
 				if len(k.Reads) == 0 && !k.Leaving {

@@ -2,7 +2,7 @@
 // heartbeats. All I/O is here and no policy: what a frame means is decided in
 // intercept, where messages go in shard, what exists in node.
 //
-// A session is one client connection with its home link, and with the publish links that
+// A session is one client connection with its home link, and with the further links that
 // the core asks for. It has a goroutine for each socket that it reads; when the session is
 // open each goes on in a fresh one, whose stack is small. All feed the one intercept.Conn
 // under the session's lock. The client's reader writes what comes of it to the links

@@ -164,7 +164,7 @@ func (sd *side) expect(m frame.Method) (frame.Frame, error) {
 	}
 }
 
-// readLink takes frames from a publish link until it ends.
+// readLink takes frames from a link until it ends.
 func (se *session) readLink(sd *side) {
 	defer se.server.totals.Links.Add(-1)
 	defer sd.conn.Close()
@@ -213,7 +213,7 @@ func (se *session) linkEnded(sd *side, err error) {
 	out.Reset()
 }
 
-// fromLink takes a frame of a publish link. done: the link has come to its end.
+// fromLink takes a frame of a link. done: the link has come to its end.
 func (se *session) fromLink(sd *side, f frame.Frame, out *intercept.Out) (done bool, err error) {
 	if f.Type() == frame.TypeMethod && f.Channel() == 0 {
 		switch f.Method() {

@@ -26,7 +26,7 @@ const (
 	lingerTime = 3 * time.Second
 )
 
-// session is one client connection, its home link, and its links to other brokers.
+// session is one client connection, its home link, and its further links.
 type session struct {
 	server  *Server
 	started time.Time
@@ -36,7 +36,7 @@ type session struct {
 
 	client *side
 	home   *side   // nil until it is dialled
-	links  []*side // to other brokers, by the core's index; nil where there is none
+	links  []*side // the others, by the core's index; nil where there is none
 
 	linkReaders sync.WaitGroup
 

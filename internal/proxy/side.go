@@ -28,10 +28,10 @@ func (b *readBuffers) Put(buf []byte) {
 	}
 }
 
-// side is one of the two sockets of a session.
+// side is one of the sockets of a session.
 type side struct {
-	name string // "client", "broker", or for a publish link the node's
-	link int    // the core's index of a publish link; -1 for the others
+	name string // "client", "broker", or for another link the node's
+	link int    // the core's index of a link that is not the home link; -1 for the others
 	conn net.Conn
 
 	// Owned by the goroutine that reads this side.
@@ -55,7 +55,7 @@ type side struct {
 	paused   bool // we don't read it, so its silence is our doing
 	heard    bool // something was read since the last tick
 	quietFor int  // ticks since something was read
-	closing  bool // a publish link that is being closed: nothing more of it counts
+	closing  bool // a link that is being closed: nothing more of it counts
 }
 
 // outbox is what waits to be written to a side. Guarded by the session's lock.
