@@ -21,6 +21,7 @@
 // What a frame's way is, in the order of the files:
 //
 //	conn.go        which of the two sides, which channel, and the switch of methods
+//	tick.go        what must not wait for ever
 //	run.go         whole messages like the one before, many at once
 //	connection.go  channel 0
 //	channel.go     the state of a channel; opening it, holding and resuming
@@ -38,7 +39,8 @@
 //	queue.go       queue.* on a virtual queue
 //	consume.go     basic.consume and basic.get on a virtual queue
 //	group.go       consumers of groups: which shards each reads
-//	reader.go      the life of an upstream channel that reads one
+//	reader.go      an upstream channel that reads one
+//	handover.go    how it gives it back, or loses it
 //	feed.go        from readers to the client, and its acks back to them
 //	prefetch.go    how much of each shard may be on its way
 //	deliveries.go  which reader's message has which delivery tag
