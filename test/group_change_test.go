@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"amqproxy/shard"
 	"amqproxy/test/daemon"
 )
@@ -15,42 +17,56 @@ func TestManyGroupShardsChange(t *testing.T) { both(t, testManyGroupShardsChange
 
 func testManyGroupShardsChange(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
+	var flows []*flow
+	var readers []*reader
 	for _, mode := range groupModes {
-		f := g.flow(mode, "change", 100)
-		readers := []*reader{f.join(0, 20), f.join(2, 20)}
-		f.shared(f.stream, []int{0, 1, 2}, 3, 3)
+		f := g.flow(mode, "change", 60)
+		flows, readers = append(flows, f), append(readers, f.join(0, 20), f.join(2, 20))
 		f.produce(0, groupPace)
-		f.another(2)
-		f.unordered() // from here on keys move from shard to shard
-
-		g.restart(1, "  "+mode+": {shards-per-node: 2", "  "+mode+": {shards-per-node: 3")
-		third := shard.QueueName(shard.DefaultPrefix, f.stream, g.brokers[1].Name(), 2)
-		if owners := f.shared(f.stream, []int{0, 1, 2}, 4, 3); owners[third] == nil {
-			t.Errorf("nobody reads %s", third)
+		f.unordered() // keys move from shard to shard
+	}
+	all := func(loads ...int) {
+		t.Helper()
+		for _, f := range flows {
+			f.shared(f.stream, []int{0, 1, 2}, loads...)
+			f.another(3)
 		}
-		f.another(3)
-
-		g.restart(1, "  "+mode+": {shards-per-node: 3", "  "+mode+": {shards-per-node: 1")
-		f.shared(f.stream, []int{0, 1, 2}, 3, 2)
-		f.another(3)
+	}
+	all(3, 3)
+	g.restart(1, "d: {shards-per-node: 2", "d: {shards-per-node: 3") // of both modes
+	all(4, 3)
+	for _, f := range flows {
+		q, err := g.atBroker(changed(f, 2))
+		sessionMust(t, err)
+		if q.Consumers != 1 {
+			t.Errorf("%s has %d consumers", q.Name, q.Consumers)
+		}
+	}
+	g.restart(1, "d: {shards-per-node: 3", "d: {shards-per-node: 1")
+	all(3, 2)
+	for _, f := range flows {
 		f.end()
 		f.verdict(t, false)
 		for i := 1; i <= 2; i++ {
-			queue := shard.QueueName(shard.DefaultPrefix, f.stream, g.brokers[1].Name(), i)
 			daemon.Eventually(t, streamPatience, func() error {
-				q, err := g.atBroker(queue)
+				q, err := g.atBroker(changed(f, i))
 				if err == nil {
-					return fmt.Errorf("%s is there with %d messages and %d consumers", queue, q.Messages, q.Consumers)
+					return fmt.Errorf("%s is there with %d messages and %d consumers", q.Name, q.Messages, q.Consumers)
 				}
-				streamWantError(t, err, 404)
+				streamWantError(t, err, amqp.NotFound)
 				return nil
 			})
 		}
-		for _, r := range readers {
-			r.undisturbed(t)
-			r.leave()
-		}
 	}
+	for _, r := range readers {
+		r.undisturbed(t)
+		r.leave()
+	}
+}
+
+// changed is a shard of the node whose number of shards changes.
+func changed(f *flow, i int) string {
+	return shard.QueueName(shard.DefaultPrefix, f.stream, f.brokers[1].Name(), i)
 }
 
 // TestManyGroupNodeJoins: a group that reads the shards of two nodes reads those of a third

@@ -50,10 +50,10 @@ func newGroups(t *testing.T, on *threeBrokers, perNode int, definition, limits s
 		definition = ", " + definition
 	}
 	g := &groups{many: newMany(t, on, perNode, more), perNode: perNode}
-	t.Cleanup(func() { // a broker says why it has closed a link
-		for _, b := range g.brokers {
-			if t.Failed() {
-				t.Log(b.LogTail())
+	t.Cleanup(func() {
+		for i, p := range g.proxies {
+			if strings.Contains(p.Log(), "INTERNAL_ERROR") {
+				t.Errorf("something that proxy %d did has crashed a channel of a broker", i)
 			}
 		}
 	})
