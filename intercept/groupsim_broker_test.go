@@ -49,6 +49,7 @@ type simConsumer struct {
 	prefetch  int
 	unacked   int
 	since     time.Duration
+	free      time.Duration // when it was told that nobody consumes
 }
 
 func (b *simBroker) connect(se *simSession, link int) *simConn {
@@ -201,7 +202,7 @@ func (ch *simChannel) consume(a *frame.Args) {
 		c.member = ch.k.se.memberAt(ch.k.link, ch.n)
 	}
 	s.subscribes(c)
-	ch.counted = -1
+	c.free, ch.counted = ch.counted, -1
 	ch.consumers = append(ch.consumers, c)
 	q.consumers = append(q.consumers, c)
 	ch.k.answer(frame.Build(nil, ch.n, frame.BasicConsumeOk).ShortStr(c.tag))
@@ -212,6 +213,7 @@ func (ch *simChannel) consume(a *frame.Args) {
 func (ch *simChannel) remove(tag string) *simQueue {
 	for _, c := range ch.consumers {
 		if c.tag == tag {
+			ch.counted = c.free // who came since then was looked at when it came
 			ch.consumers = slices.DeleteFunc(ch.consumers, func(o *simConsumer) bool { return o == c })
 			c.q.remove(c)
 			return c.q

@@ -35,7 +35,7 @@ var (
 )
 
 // someSimulations are done in a few seconds, with the race detector too.
-const someSimulations = 60
+const someSimulations = 30
 
 // TestGroupHistories: whatever joins, leaves, dies, is cut off or comes late, the shards of a
 // group have one consumer each that is active where the group is ordered, no message is
