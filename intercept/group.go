@@ -316,6 +316,7 @@ func (c *Conn) abandonGroups(out *Out) {
 	for _, m := range c.groupMembers() {
 		c.left(m, out)
 		c.closeReaders(m.readers, out)
+		c.memberEnded(m, out)
 	}
 }
 
