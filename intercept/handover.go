@@ -23,7 +23,7 @@ func (c *Conn) leaveShard(r *reader, out *Out) {
 		c.readerEnded(r, out)
 		return
 	}
-	if !r.m.ordered && r.unacked > 0 && (r.stage == readerSubscribing || r.stage == readerReading) {
+	if !r.m.ordered && r.unacked > 0 && r.stage == readerReading {
 		to := out.to(r.link)
 		to.built(to.build(r.number, frame.BasicCancel).ShortStr(r.upTag()).Bit(false))
 	}

@@ -211,6 +211,7 @@ func (c *Conn) readerMethod(r *reader, f frame.Frame, out *Out) {
 	case m == frame.BasicConsumeOk && r.stage == readerSubscribing:
 		r.stage, r.began = readerReading, c.now.Add(1)
 		c.tellReading(r, out)
+		c.adjust(r, out)
 	case m == frame.BasicCancelOk:
 		if r.stage == readerPausing {
 			r.stage = readerPaused
@@ -272,7 +273,7 @@ func (r *reader) upTag() string {
 	return r.m.tag[:last] + string([]byte{r.m.tag[last] ^ 1})
 }
 
-// want has a reader consume with another prefetch: it can't be changed under a consumer.
+// want has a reader consume with another prefetch.
 func (c *Conn) want(r *reader, prefetch int, out *Out) {
 	if r.prefetch == prefetch {
 		return
@@ -280,9 +281,16 @@ func (c *Conn) want(r *reader, prefetch int, out *Out) {
 	r.prefetch = prefetch
 	if r.stage == readerPaused {
 		c.goOnReading(r, out)
-		return
+	} else {
+		c.adjust(r, out)
 	}
-	if r.stage != readerSubscribing && r.stage != readerReading || r.leaving {
+}
+
+// adjust has a reader consume anew if its prefetch is another by now: it can't be changed under
+// a consumer. It waits for its consume-ok: RabbitMQ 3.10 crashes the channel of a consumer that
+// is cancelled before that.
+func (c *Conn) adjust(r *reader, out *Out) {
+	if r.stage != readerReading || r.leaving || r.qos == r.prefetch {
 		return
 	}
 	r.stage = readerPausing
