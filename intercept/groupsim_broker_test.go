@@ -305,7 +305,7 @@ func (ch *simChannel) recover(p packet) {
 		d.free()
 	}
 	ch.giveBack(back, p, func(d *simDelivery, p packet) string {
-		if d.void {
+		if ch.k.link < 0 { // void with the recover-ok that is on its way
 			return ""
 		}
 		return "the client has not recovered"

@@ -149,7 +149,7 @@ func (se *simSession) checkConn() {
 		for e := range m.ch.feed.unsettled {
 			open[m.ch.feed.sources[e.from]]++
 		}
-		sum, n, held := 0, 0, 0
+		sum, n, held := 0, 0, 0 // what readers may have, how many there are, and what they have
 		for _, r := range m.readers {
 			if w, known := se.wants[r]; !known || w.prefetch != r.prefetch {
 				se.wants[r] = simWant{r.prefetch, s.now}
@@ -161,7 +161,7 @@ func (se *simSession) checkConn() {
 			if !r.leaving {
 				sum, n = sum+r.prefetch, n+1
 			}
-			if r.idle { // it may have one beside what the others share, for a while
+			if r.idle { // it may have one beside what the others share
 				sum--
 			}
 		}
@@ -193,7 +193,7 @@ func (se *simSession) checkLimit(m *member, sum, n, held int) {
 		se.overSince[m.number] = since
 	}
 	se.s.counts.over = max(se.s.counts.over, se.s.now-since)
-	if se.s.resting && se.s.now-since > simRest {
+	if se.s.resting && se.s.now-max(since, se.s.restsFrom) > simRest {
 		se.s.fail("%s: %s has %d messages of %d for %v", se, m.tag, held, limit, se.s.now-since)
 	}
 }

@@ -87,7 +87,11 @@ func (ch *simClientChannel) noAck(tag string) bool {
 }
 
 func (c *simClient) again() {
-	c.se.s.in(c.pace/2+c.se.s.upTo(c.pace), func() {
+	pace := c.pace
+	if c.se.s.resting {
+		pace = min(pace, 20*time.Millisecond)
+	}
+	c.se.s.in(pace/2+c.se.s.upTo(pace), func() {
 		if !c.dead && !c.ending {
 			c.act()
 			c.again()

@@ -39,6 +39,7 @@ type simHistory struct {
 	moved   time.Duration // when that was new
 
 	lastEvent time.Duration // a shard that closes is one too
+	restsFrom time.Duration
 }
 
 // happens goes through a history.

@@ -14,7 +14,7 @@ const simRest = 20 * time.Second
 // messages are settled.
 func (s *sim) rests() {
 	s.trace("all is to come to rest")
-	s.resting = true
+	s.resting, s.restsFrom = true, s.now
 	s.mendAll()
 	s.run(s.now + 5*time.Second) // connections end that were about to
 	s.needsReader()

@@ -18,14 +18,17 @@ import (
 // All of it comes from a seed alone, time too.
 //
 //	groupsim_test.go          histories, time, and what is on its way
-//	groupsim_history_test.go  what happens in one, and when it is over
+//	groupsim_history_test.go  what happens in one
+//	groupsim_rest_test.go     how it comes to rest and ends, and what must hold then
 //	groupsim_faults_test.go   what goes wrong
 //	groupsim_broker_test.go   a broker's connections and channels
 //	groupsim_queue_test.go    its queues
 //	groupsim_node_test.go     what internal/node does for groups, by the same rules, and gossip
 //	groupsim_session_test.go  what internal/proxy does for a Conn
-//	groupsim_client_test.go   a client
-//	groupsim_check_test.go    what must hold
+//	groupsim_client_test.go   what a client is sent
+//	groupsim_acts_test.go     what it does
+//	groupsim_contents_test.go messages that are put together from frames
+//	groupsim_check_test.go    what must hold at every step
 var (
 	simulations = flag.Int("simulations", 0, "how many histories of consumer groups there are; some if 0")
 	simulation  = flag.Uint64("simulation", 0, "the first of them; if -simulations is not given it is gone through alone, and all that happens in it is told")

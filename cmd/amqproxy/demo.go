@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -35,7 +36,10 @@ The exit code is 1 if a promise was broken.`,
 			defer stop()
 			err = demo.Run(ctx, demo.Options{Version: versionText(), Log: logger, Out: c.OutOrStdout(),
 				Script: script || !isTerminal(os.Stdout) || !isTerminal(os.Stdin)})
-			if err != nil {
+			switch {
+			case errors.Is(err, context.Canceled):
+				return failed(errors.New("interrupted"))
+			case err != nil:
 				return failed(err)
 			}
 			return nil

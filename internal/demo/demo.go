@@ -39,10 +39,15 @@ func Run(ctx context.Context, o Options) (err error) {
 		s.tellTo(tell)
 		s.open(ctx)
 		for i := range chapters {
-			s.chapter(ctx, i)
+			if ctx.Err() == nil {
+				s.chapter(ctx, i)
+			}
 		}
 	} else if err := live(ctx, s); err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
 	s.tellTo(tell)
 	end := s.finish(ctx)

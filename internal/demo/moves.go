@@ -63,11 +63,17 @@ func (s *story) killProxy(ctx context.Context, i int) {
 	s.note(bad, "proxy %s is killed", n.name)
 	n.killProxy()
 	took, err := s.flow(ctx)
-	s.late(ctx, "all keys flow without proxy "+n.name, err)
-	given, err := within(ctx, soon, func() error { return s.site.gaveUp(n.name) })
-	s.late(ctx, "the others notice that proxy "+n.name+" is dead", err)
-	_, err = s.settle(ctx)
-	s.late(ctx, "the proxies agree without proxy "+n.name, err)
+	given := time.Duration(0)
+	if err == nil {
+		given, err = within(ctx, soon, func() error { return s.site.gaveUp(n.name) })
+	}
+	if err == nil {
+		_, err = s.settle(ctx)
+	}
+	if err != nil {
+		s.late(ctx, "the others go on without proxy "+n.name, err)
+		return
+	}
 	m := s.moved(before, none, none)
 	s.note(plain, "%s later all keys flow again, %s with another consumer", short(took), count(changed(readers, s.readers()), "shard"))
 	s.note(plain, "%s later the others have given it up; %s moved", short(took+given), count(m.foreign, "key"))
@@ -103,7 +109,10 @@ func (s *story) killConsumer(ctx context.Context, i int) {
 	s.note(bad, "%s is killed", c.name)
 	c.kill()
 	took, err := s.read(ctx)
-	s.late(ctx, "all shards are read without "+c.name, err)
+	if err != nil {
+		s.late(ctx, "all shards are read without "+c.name, err)
+		return
+	}
 	m := s.moved(before, none, none)
 	s.note(plain, "%s later %s had gone to other consumers; %s moved", short(took), count(changed(readers, s.readers()), "shard"), count(m.foreign, "key"))
 	s.goesOn(ctx, "all keys flow without "+c.name)
