@@ -42,9 +42,9 @@ func testManyGroupHandOver(t *testing.T, on *threeBrokers) {
 				}
 			}
 		}
-		for _, d := range take(t, after, mine) {
-			if string(d.Body) != "second" || d.Redelivered {
-				t.Errorf("%s: %q (redelivered %v) came to the next consumer", mode, d.Body, d.Redelivered)
+		for _, d := range take(t, after, mine) { // flagged or not: the previous proxy may have had them
+			if string(d.Body) != "second" {
+				t.Errorf("%s: %q came to the next consumer", mode, d.Body)
 			}
 		}
 		sessionMust(t, next.Ack(0, true))

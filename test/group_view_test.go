@@ -37,12 +37,20 @@ func watchGroup(t *testing.T, on *threeBrokers) *groupWatched {
 	return w
 }
 
-// TestManyGroupView: the admin listener of every proxy shows the whole group: who reads which
-// shard where, who stands by, what is ready and what is not acknowledged.
+// TestManyGroupView: the admin listener of every proxy shows the whole group, and the command
+// prints it.
 func TestManyGroupView(t *testing.T) { both(t, testManyGroupView) }
 
 func testManyGroupView(t *testing.T, on *threeBrokers) {
 	w := watchGroup(t, on)
+	w.shows()
+	w.prints()
+}
+
+// shows looks at the admin listeners: who reads which shard where, who stands by, what is
+// ready and what is not acknowledged.
+func (w *groupWatched) shows() {
+	t := w.t
 	held := map[string]int{}
 	for _, queue := range predict(w.stream, 60, w.all(w.stream)) {
 		held[queue]++
@@ -122,12 +130,10 @@ func (w *groupWatched) wantKeys(p *daemon.Proxy) {
 	}
 }
 
-// TestManyGroupCommand: `amqproxy groups` prints the same from any node, for all streams or
-// for one.
-func TestManyGroupCommand(t *testing.T) { both(t, testManyGroupCommand) }
-
-func testManyGroupCommand(t *testing.T, on *threeBrokers) {
-	w := watchGroup(t, on)
+// prints looks at what `amqproxy groups` prints, which is the same from any node, for all
+// streams or for one.
+func (w *groupWatched) prints() {
+	t := w.t
 	other := w.make("balanced", "other")
 	w.consume(w.channel(0), other, "elsewhere", 1)
 	w.shared(other, []int{0, 1, 2}, 3)
