@@ -145,8 +145,9 @@ func (w *groupWatched) prints() {
 		}
 		return out
 	}
+	all := run(0)
 	for i := range w.proxies {
-		all, one := run(i), run(i, w.stream)
+		one := run(i, w.stream)
 		for tag, conn := range w.conns {
 			for _, want := range []string{tag, conn.LocalAddr().String(), w.brokers[w.of[tag]].Name()} {
 				if !strings.Contains(one, want) || !strings.Contains(all, want) {
@@ -165,8 +166,8 @@ func (w *groupWatched) prints() {
 		if strings.Contains(one, other) || strings.Contains(one, "elsewhere") || !strings.Contains(all, "elsewhere") {
 			t.Errorf("proxy %d shows of one stream\n%s\nand of all\n%s", i, one, all)
 		}
-		cliAligned(t, strings.NewReplacer("stand by (0)\n", "", "stand by (", "\nstand by (").Replace(all))
 	}
+	cliAligned(t, strings.NewReplacer("stand by (0)\n", "", "stand by (", "\nstand by (").Replace(all))
 	if out, stderr, code := daemon.Run(t, "groups", "ordered.unknown", "--admin", w.proxies[0].Admin()); strings.Contains(out+stderr, w.stream) {
 		t.Errorf("of a stream that is not there it shows (exit code %d)\n%s%s", code, out, stderr)
 	}
