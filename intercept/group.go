@@ -36,6 +36,29 @@ type Reading struct {
 	Ended bool // nothing any more
 }
 
+// otherMode refuses a consume on a virtual queue that expects another mode than the stream's.
+func (c *Conn) otherMode(ch *channel, f frame.Frame, t *shard.Table, out *Out) bool {
+	a := f.Args()
+	a.Short()
+	a.ShortStr()
+	a.ShortStr()
+	a.Octet()
+	mode, text := t.Settings.Consumers.String(), ""
+	switch asked, found, valid := a.Table().Find("x-group-mode"); {
+	case !valid && t.Settings.Consumers == shard.ConsumeLocal: // the broker gets it, and says what it thinks of it
+		return false
+	case !valid:
+		text = "malformed arguments"
+	case found && (asked.Type != 'S' || string(asked.Value) != mode):
+		text = fmt.Sprintf("inequivalent arg 'x-group-mode' for stream '%s' in vhost '%s': received '%s' but current is '%s'",
+			t.Stream, c.cfg.VHost, plainText(asked), mode)
+	default:
+		return false
+	}
+	c.fail(ch, &frame.ChannelError{Code: frame.PreconditionFailed, Method: f.Method(), Text: text}, out)
+	return true
+}
+
 // joinGroup takes a consume on the virtual queue of a stream whose consumers are a group.
 func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
 	a := f.Args()
@@ -45,15 +68,7 @@ func (c *Conn) joinGroup(ch *channel, f frame.Frame, t *shard.Table, out *Out) {
 	refuse := func(code uint16, text string) {
 		c.fail(ch, &frame.ChannelError{Code: code, Method: f.Method(), Text: text}, out)
 	}
-	mode := t.Settings.Consumers.String()
-	switch asked, found, valid := args.Find("x-group-mode"); {
-	case !valid:
-		refuse(frame.PreconditionFailed, "malformed arguments")
-		return
-	case found && (asked.Type != 'S' || string(asked.Value) != mode):
-		refuse(frame.PreconditionFailed, fmt.Sprintf("inequivalent arg 'x-group-mode' for stream '%s' in vhost '%s': received '%s' but current is '%s'",
-			t.Stream, c.cfg.VHost, plainText(asked), mode))
-		return
+	switch {
 	case ch.tx:
 		refuse(frame.PreconditionFailed, fmt.Sprintf("a transaction can't reach the shards of stream '%s' in vhost '%s'", t.Stream, c.cfg.VHost))
 		return
