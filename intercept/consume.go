@@ -56,6 +56,7 @@ func (c *Conn) basicConsume(ch *channel, f frame.Frame, out *Out) {
 		c.consumeFrom(ch, f, "", string(name), out)
 	case verdict == shard.Unknown:
 		c.learn(ch, f, string(name), out)
+	case c.otherMode(ch, f, table, out):
 	case table.Settings.Consumers != shard.ConsumeLocal:
 		c.joinGroup(ch, f, table, out)
 	default:

@@ -38,7 +38,8 @@
 //	exchange.go    exchange.* on a stream
 //	queue.go       queue.* on a virtual queue
 //	consume.go     basic.consume and basic.get on a virtual queue
-//	group.go       consumers of groups: which shards each reads
+//	join.go        a consumer joins a group
+//	group.go       which shards it reads
 //	reader.go      an upstream channel that reads one
 //	handover.go    how it gives it back, or loses it
 //	feed.go        from readers to the client, and its acks back to them

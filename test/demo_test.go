@@ -14,6 +14,7 @@ import (
 // TestDemo: what `make demo-rabbitmq` shows is true: the keys of a dead broker move and
 // return, and nothing is lost.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	proxy, err := daemon.Binary()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 // TestEmbeddedSuite runs amqp091-go's own tests on the embedded broker. All pass but
 // those that embedded_suite.txt names, which do not.
 func TestEmbeddedSuite(t *testing.T) {
+	t.Parallel()
 	suite := conformanceBuild(t)
 	fail, apart := embeddedExceptions(t)
 	list, err := exec.Command(suite, "-test.list", ".").Output()

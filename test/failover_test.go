@@ -15,6 +15,7 @@ import (
 // through the proxies of a running installation: whoever is killed, each key is at one
 // consumer, and nothing is lost.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	proxy, err := daemon.Binary()
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ func TestFaults(t *testing.T) {
 	faults := buildFaults(t)
 	for name, flags := range map[string][]string{"cluster": nil, "apart": {"-apart"}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			faults(t, flags, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user")
 		})
 	}
@@ -26,6 +27,7 @@ func TestFaults(t *testing.T) {
 // TestFaultsGroups: the same for an ordered group, whose consumers are killed, too; and
 // nothing comes out of order.
 func TestFaultsGroups(t *testing.T) {
+	t.Parallel()
 	faults := buildFaults(t)
 	faults(t, []string{"-groups", "-apart", "-only", " SIGKILL$"}, "broker SIGKILL", "proxy SIGKILL", "consumer SIGKILL")
 }
