@@ -26,7 +26,7 @@ type ledger struct {
 	repeated         int               // deliveries of what was delivered before
 	unflagged        int               // of these, said to be new
 	disorder, early  int               // see deliver
-	first            string            // what was wrong first
+	first, again     string            // what was wrong first, and what came again first
 	reader           map[string]string // who was the last to get something of a shard
 	moves            map[string]int    // how often that was another one
 	marked           time.Time
@@ -120,6 +120,9 @@ func (l *ledger) deliver(reader string, body []byte, redelivered bool) bool {
 	switch again := t.got[seq] > 1; {
 	case again:
 		l.repeated++
+		if l.again == "" {
+			l.again = fmt.Sprintf("%s got %v %d of %s, which %s had before (settled: %v)", reader, at, seq, shard, t.reader, t.settled[seq])
+		}
 		if !redelivered && !t.again[seq] {
 			l.unflagged++
 			l.wrong("%s got %v %d again (settled: %v), not flagged as redelivered", reader, at, seq, t.settled[seq])
@@ -270,6 +273,6 @@ func (l *ledger) verdict(t *testing.T, repeats bool) {
 	}
 	unflagged := l.unflagged > 0 && !l.forgetful
 	if l.disorder > 0 || l.early > 0 || unflagged || l.repeated > 0 && !repeats {
-		t.Errorf("%d deliveries out of order, %d early, %d again, %d of them unflagged; the first: %s", l.disorder, l.early, l.repeated, l.unflagged, l.first)
+		t.Errorf("%d deliveries out of order, %d early, %d again, %d of them unflagged; the first: %s; the first again: %s", l.disorder, l.early, l.repeated, l.unflagged, l.first, l.again)
 	}
 }
