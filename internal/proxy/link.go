@@ -236,6 +236,11 @@ func (se *session) fromLink(sd *side, f frame.Frame, out *intercept.Out) (done b
 	if sd.closing || se.links[sd.link] != sd {
 		return false, nil
 	}
+	if f.Type() == frame.TypeMethod && f.Method() == frame.ChannelClose {
+		a := f.Args()
+		a.Short()
+		se.server.log.Info("a broker has closed a channel of a link", zap.String("link", sd.name), zap.String("why", string(a.ShortStr())))
+	}
 	return false, se.core.FromLink(sd.link, f, out)
 }
 
