@@ -32,6 +32,19 @@ func TestGroupLedger(t *testing.T) {
 			deliver("b", 2, false)
 			l.settles("a", noteBody(at, 0))
 		}, early: 2},
+		"without acks, read late": {does: func(deliver func(string, int, bool), l *ledger) {
+			l.noAck = true
+			deliver("a", 0, false)
+			l.deliver("b", noteBody(at, 2), false)
+			deliver("a", 1, false)
+			l.settles("b", noteBody(at, 2))
+		}},
+		"without acks, a gap": {does: func(deliver func(string, int, bool), l *ledger) {
+			l.noAck = true
+			deliver("a", 0, false)
+			deliver("a", 2, false)
+			deliver("a", 1, false)
+		}, disorder: 2},
 		"not settled": {does: func(deliver func(string, int, bool), l *ledger) {
 			deliver("a", 0, false)
 			deliver("a", 1, false)

@@ -20,6 +20,7 @@ type ledger struct {
 	dead   map[string]bool // readers of which nothing is to come any more, by tag
 
 	forgetful bool            // a broker was killed: it may not know what it has delivered
+	noAck     bool            // what is written is settled: a new reader may be faster to read than the one before
 	moving    map[string]bool // keys that have no one shard, so that their order means nothing
 
 	sent, delivered  int               // messages, not deliveries
@@ -110,7 +111,7 @@ func (l *ledger) deliver(reader string, body []byte, redelivered bool) bool {
 	t, shard := l.track(at), l.home[at.key]
 	l.follow(shard, reader)
 	for held, by := range t.held {
-		if by != reader && !l.moving[at.key] {
+		if by != reader && !l.moving[at.key] && !l.noAck {
 			l.early++
 			l.wrong("%s got %v %d while %s held %d", reader, at, seq, by, held)
 			break
@@ -130,7 +131,7 @@ func (l *ledger) deliver(reader string, body []byte, redelivered bool) bool {
 	default:
 		l.delivered++
 	}
-	gap, back := seq > t.seen, seq <= t.last && reader == t.reader && !t.again[seq] && !(l.forgetful && t.got[seq] > 1)
+	gap, back := seq > t.seen && !(l.noAck && reader != t.reader), seq <= t.last && reader == t.reader && !t.again[seq] && !(l.forgetful && t.got[seq] > 1)
 	if (gap || back) && !l.moving[at.key] {
 		l.disorder++
 		l.wrong("%s got %v %d after %d of %s, and up to %d had come", reader, at, seq, t.last, t.reader, t.seen-1)
