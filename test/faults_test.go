@@ -16,12 +16,14 @@ import (
 // proxy dies, and when somebody deletes a shard.
 func TestFaults(t *testing.T) {
 	faults := buildFaults(t)
-	for name, flags := range map[string][]string{"cluster": nil, "apart": {"-apart"}} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			faults(t, flags, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user")
-		})
-	}
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		faults(t, nil, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user")
+	})
+	t.Run("apart", func(t *testing.T) { // SIGKILL is below
+		t.Parallel()
+		faults(t, []string{"-apart", "-only", "shutdown|deleted"}, "broker shutdown", "shard deleted by a user")
+	})
 }
 
 // TestFaultsGroups: the same for an ordered group, whose consumers are killed, too; and
@@ -47,7 +49,7 @@ func buildFaults(t *testing.T) func(t *testing.T, flags []string, counts ...stri
 	return func(t *testing.T, flags []string, counts ...string) {
 		t.Helper()
 		file := filepath.Join(t.TempDir(), "faults.json")
-		cmd := exec.Command(faults, append(flags, "-short", "-seed", "1", "-proxy", proxy, "-json", file)...)
+		cmd := exec.Command(faults, append(flags, "-short", "-seed", "1", "-rate", "700", "-proxy", proxy, "-json", file)...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 		out, err := cmd.CombinedOutput()
 		t.Logf("%s", out)
@@ -81,7 +83,7 @@ func checkFaults(t *testing.T, file string, want []string) {
 	}
 	var counted []string
 	for _, r := range report.Runs {
-		if r.Path != "amqproxy" || r.Error != "" || r.Lost > 0 || r.Strange > 0 || r.Acked < 5000 || r.Attempted < r.Acked || r.Ordered && r.Reordered > 0 {
+		if r.Path != "amqproxy" || r.Error != "" || r.Lost > 0 || r.Strange > 0 || r.Acked < 3000 || r.Attempted < r.Acked || r.Ordered && r.Reordered > 0 {
 			t.Errorf("%+v", r)
 		}
 		if r.Counts {

@@ -16,6 +16,7 @@ import (
 // options are the flags.
 type options struct {
 	rounds, kills int
+	rate          int // messages in a second
 	seed          uint64
 	only          *regexp.Regexp
 	short, plugin bool
@@ -44,6 +45,7 @@ func readOptions() (o options, err error) {
 	var only string
 	flag.IntVar(&o.rounds, "rounds", 1, "how often every fault is run")
 	flag.IntVar(&o.kills, "kills", 0, "how often a broker is killed, if that is more")
+	flag.IntVar(&o.rate, "rate", 3000, "messages in a second, while nothing is struck")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().Unix()), "what all choices follow from")
 	flag.StringVar(&only, "only", "", "a regular expression: only the faults that match")
 	flag.BoolVar(&o.short, "short", false, "only the faults that are quick to run")
@@ -54,6 +56,9 @@ func readOptions() (o options, err error) {
 	flag.StringVar(&o.json, "json", "", "where every run's figures go")
 	flag.StringVar(&o.proxy, "proxy", "bin/amqproxy", "the amqproxy binary")
 	flag.Parse()
+	if o.rate < 1 {
+		return o, errors.New("nothing is published at that rate")
+	}
 	if o.apart && o.plugin {
 		return o, errors.New("the plugin needs a cluster")
 	}

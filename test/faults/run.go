@@ -63,7 +63,7 @@ func (r *run) steps(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
-	r.load = startTraffic(ctx, r.path, r.rec, r.Victim, r.seed, r.world.groups)
+	r.load = startTraffic(ctx, r.world, r.path, r.rec, r.Victim, r.seed)
 	defer r.load.close()
 	watch := r.watchKeys(ctx)
 	defer watch()

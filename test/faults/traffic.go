@@ -12,9 +12,8 @@ import (
 )
 
 const (
-	publishers = 9    // over all entrances
-	window     = 200  // unconfirmed messages of a publisher for one group of keys
-	pace       = 3000 // messages in a second, of all publishers together
+	publishers = 9   // over all entrances
+	window     = 200 // unconfirmed messages of a publisher for one group of keys
 	prefetch   = 200
 	standing   = 3 // consumers of a group that have no shard
 
@@ -26,6 +25,7 @@ const (
 type traffic struct {
 	rec  *record
 	home *homes
+	rate rate.Limit // messages in a second, of all publishers together
 	pace *rate.Limiter
 
 	byNode     []atomic.Int64 // unconfirmed, by the node where the keys are at home
@@ -38,18 +38,18 @@ type traffic struct {
 }
 
 // startTraffic starts the consumers, with groups one group of them, and the publishers.
-func startTraffic(ctx context.Context, p path, rec *record, victim int, seed uint64, groups bool) *traffic {
-	t := &traffic{rec: rec, home: p.homes(), pace: rate.NewLimiter(pace, pace/100),
+func startTraffic(ctx context.Context, w *world, p path, rec *record, victim int, seed uint64) *traffic {
+	t := &traffic{rec: rec, home: p.homes(), rate: rate.Limit(w.rate), pace: rate.NewLimiter(rate.Limit(w.rate), max(w.rate/100, 1)),
 		byNode: make([]atomic.Int64, nodes), byEntrance: make([]atomic.Int64, nodes)}
 	reading, stopReading := context.WithCancel(ctx)
 	t.stopReading = stopReading
 	for i := range nodes * perNode {
-		if !groups {
+		if !w.groups {
 			t.reading.Go(func() { consume(reading, p.exit(i/perNode), rec) })
 		}
 	}
 	for i := range nodes*perNode + standing {
-		if groups {
+		if w.groups {
 			r := &groupReader{url: p.exit(i % nodes), rec: rec}
 			t.readers = append(t.readers, r)
 			t.reading.Go(func() { again(reading, func() { r.session(reading) }) })
@@ -70,7 +70,7 @@ func startTraffic(ctx context.Context, p path, rec *record, victim int, seed uin
 
 // burst lifts the limit of the pace, so that the windows fill.
 func (t *traffic) burst(on bool) {
-	t.pace.SetLimit(pace)
+	t.pace.SetLimit(t.rate)
 	if on {
 		t.pace.SetLimit(rate.Inf)
 	}

@@ -20,13 +20,14 @@ type world struct {
 	stream  *through
 	apart   bool  // the brokers are in no cluster
 	groups  bool  // the consumers are a group
+	rate    int   // messages in a second
 	runs    int   // so far; tells a run's messages from those of the runs before
 	vhosts  int   // that were made for the plugin
 	broken  error // why no further run would mean anything
 }
 
 func newWorld(ctx context.Context, o options) (*world, error) {
-	w := &world{apart: o.apart, groups: o.groups}
+	w := &world{apart: o.apart, groups: o.groups, rate: o.rate}
 	if err := w.start(ctx, o); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
