@@ -45,7 +45,7 @@ var groupSettles = []groupSettle{
 
 // TestManyGroupSettles: ack, nack, reject and recover do to a consumer of many shards exactly
 // what they do to one of a queue.
-func TestManyGroupSettles(t *testing.T) { both(t, testManyGroupSettles) }
+func TestManyGroupSettles(t *testing.T) { bothBeside(t, testManyGroupSettles) }
 
 func testManyGroupSettles(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -108,7 +108,7 @@ func (c groupSettle) run(t *testing.T, g *groups, stream string, proxy int) {
 
 // TestManyGroupUnknownTags: what a client can't have is refused on its channel with
 // RabbitMQ's words, and what it holds comes again.
-func TestManyGroupUnknownTags(t *testing.T) { both(t, testManyGroupUnknownTags) }
+func TestManyGroupUnknownTags(t *testing.T) { bothBeside(t, testManyGroupUnknownTags) }
 
 func testManyGroupUnknownTags(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -151,7 +151,7 @@ func testManyGroupUnknownTags(t *testing.T, on *threeBrokers) {
 
 // TestManyGroupOneSequence: a channel that consumes a group and an ordinary queue, and gets
 // from another of each, has one sequence of tags, and one ack settles all.
-func TestManyGroupOneSequence(t *testing.T) { both(t, testManyGroupOneSequence) }
+func TestManyGroupOneSequence(t *testing.T) { bothBeside(t, testManyGroupOneSequence) }
 
 func testManyGroupOneSequence(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")

@@ -3,7 +3,6 @@ package test
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -13,7 +12,7 @@ import (
 
 // TestManyGroupShardsChange: a shard that is added is read by the group, and one that is
 // retired is read to its end and deleted, while messages flow; no consumer is told anything.
-func TestManyGroupShardsChange(t *testing.T) { both(t, testManyGroupShardsChange) }
+func TestManyGroupShardsChange(t *testing.T) { bothBeside(t, testManyGroupShardsChange) }
 
 func testManyGroupShardsChange(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -71,7 +70,7 @@ func changed(f *flow, i int) string {
 
 // TestManyGroupNodeJoins: a group that reads the shards of two nodes reads those of a third
 // when it joins, and a consumer at that node takes its part.
-func TestManyGroupNodeJoins(t *testing.T) { both(t, testManyGroupNodeJoins) }
+func TestManyGroupNodeJoins(t *testing.T) { bothBeside(t, testManyGroupNodeJoins) }
 
 func testManyGroupNodeJoins(t *testing.T, on *threeBrokers) {
 	g := newGroups(t, on, 2, "", "")
@@ -80,7 +79,7 @@ func testManyGroupNodeJoins(t *testing.T, on *threeBrokers) {
 	for _, mode := range groupModes {
 		f := &flow{groups: g, stream: mode + ".joins", keys: 100}
 		g.declare(0, f.stream)
-		g.agree(f.stream, 4, 5*time.Second, g.proxies[:2]...)
+		g.agree(f.stream, 4, groupPatience, g.proxies[:2]...)
 		f.ledger = newLedger(predict(f.stream, f.keys, g.all(f.stream)))
 		f.join(0, 20)
 		f.join(1, 20)

@@ -8,7 +8,7 @@ import (
 
 // TestManyGroupGet: basic.get looks at all shards of all nodes, says get-empty only when all
 // are empty, and what was got is settled wherever it was.
-func TestManyGroupGet(t *testing.T) { both(t, testManyGroupGet) }
+func TestManyGroupGet(t *testing.T) { bothBeside(t, testManyGroupGet) }
 
 func testManyGroupGet(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")

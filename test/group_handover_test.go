@@ -15,7 +15,7 @@ const handoverTime = 5 * time.Second
 
 // TestManyGroupHandOver: a shard moves when its consumer has settled what it had of it, and
 // no message of it goes to the next one before.
-func TestManyGroupHandOver(t *testing.T) { both(t, testManyGroupHandOver) }
+func TestManyGroupHandOver(t *testing.T) { bothBeside(t, testManyGroupHandOver) }
 
 func testManyGroupHandOver(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", fmt.Sprintf("handover-timeout: %s", handoverTime))

@@ -12,7 +12,7 @@ const groupMessages = 50_000
 // TestManyGroupMoves: consumers join and leave on all proxies while keyed messages flow. None
 // is lost or comes twice, those of a key come in order and to one consumer at a time, and no
 // shard moves that need not.
-func TestManyGroupMoves(t *testing.T) { both(t, testManyGroupMoves) }
+func TestManyGroupMoves(t *testing.T) { bothBeside(t, testManyGroupMoves) }
 
 func testManyGroupMoves(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -50,7 +50,7 @@ func testManyGroupMoves(t *testing.T, on *threeBrokers) {
 
 // TestManyGroupMovesBalanced: the same for a balanced group, as far as each shard has one
 // consumer.
-func TestManyGroupMovesBalanced(t *testing.T) { both(t, testManyGroupMovesBalanced) }
+func TestManyGroupMovesBalanced(t *testing.T) { bothBeside(t, testManyGroupMovesBalanced) }
 
 func testManyGroupMovesBalanced(t *testing.T, on *threeBrokers) {
 	f := startGroups(t, on, 2, "", "").flow("balanced", "moves", 100)

@@ -14,7 +14,7 @@ import (
 // TestManyGroupPrefetch: a client has never more that it has not acknowledged than its
 // prefetch says, over all six shards together, and all of these come forward; without a
 // prefetch it gets everything.
-func TestManyGroupPrefetch(t *testing.T) { both(t, testManyGroupPrefetch) }
+func TestManyGroupPrefetch(t *testing.T) { bothBeside(t, testManyGroupPrefetch) }
 
 func testManyGroupPrefetch(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -74,7 +74,7 @@ func (g *groups) slowly(t *testing.T, prefetch, count int, stream string, delive
 
 // TestManyGroupPrefetchOneShard: a client that waits for as many messages as its prefetch
 // before it acks any gets them, though all are in one shard of six.
-func TestManyGroupPrefetchOneShard(t *testing.T) { both(t, testManyGroupPrefetchOneShard) }
+func TestManyGroupPrefetchOneShard(t *testing.T) { bothBeside(t, testManyGroupPrefetchOneShard) }
 
 func testManyGroupPrefetchOneShard(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -97,7 +97,7 @@ func testManyGroupPrefetchOneShard(t *testing.T, on *threeBrokers) {
 // TestManyGroupPrefetchShared: of two consumers of a channel each has the prefetch for
 // itself, and with global both have it together. One that is changed holds for the next
 // consumer.
-func TestManyGroupPrefetchShared(t *testing.T) { both(t, testManyGroupPrefetchShared) }
+func TestManyGroupPrefetchShared(t *testing.T) { bothBeside(t, testManyGroupPrefetchShared) }
 
 func testManyGroupPrefetchShared(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -150,7 +150,7 @@ func testManyGroupPrefetchShared(t *testing.T, on *threeBrokers) {
 
 // TestManyGroupPrefetchFar: the prefetch holds for each client by itself, whatever proxies
 // and shards they have, while they share a stream.
-func TestManyGroupPrefetchFar(t *testing.T) { both(t, testManyGroupPrefetchFar) }
+func TestManyGroupPrefetchFar(t *testing.T) { bothBeside(t, testManyGroupPrefetchFar) }
 
 func testManyGroupPrefetchFar(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")

@@ -13,7 +13,7 @@ import (
 
 // TestManyGroupMode: a consumer that says which mode it expects is let in if the stream has
 // it, and refused with 406 if not. The other channels go on.
-func TestManyGroupMode(t *testing.T) { both(t, testManyGroupMode) }
+func TestManyGroupMode(t *testing.T) { bothBeside(t, testManyGroupMode) }
 
 func testManyGroupMode(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 1, "", "")
@@ -49,7 +49,7 @@ func testManyGroupMode(t *testing.T, on *threeBrokers) {
 
 // TestManyGroupExclusive: who consumes exclusively is alone in the whole group. It is refused
 // where there is another, and refuses others at any proxy while it is there.
-func TestManyGroupExclusive(t *testing.T) { both(t, testManyGroupExclusive) }
+func TestManyGroupExclusive(t *testing.T) { bothBeside(t, testManyGroupExclusive) }
 
 func testManyGroupExclusive(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -94,7 +94,7 @@ func testManyGroupExclusive(t *testing.T, on *threeBrokers) {
 // TestManyGroupExclusiveAtOnce: of several that ask to be alone at the same moment at all
 // proxies, one stays and reads everything. The others are refused, or cancelled when the
 // proxies have heard of each other.
-func TestManyGroupExclusiveAtOnce(t *testing.T) { both(t, testManyGroupExclusiveAtOnce) }
+func TestManyGroupExclusiveAtOnce(t *testing.T) { bothBeside(t, testManyGroupExclusiveAtOnce) }
 
 func testManyGroupExclusiveAtOnce(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 1, "", "")
@@ -151,7 +151,7 @@ func TestManyGroupSingleActive(t *testing.T) {
 // TestManyGroupWithoutSingleActive: an ordered group reads classic shards that were there
 // before and are not for a single active consumer, each with one consumer, in order, while
 // members come and go; nobody else reads them meanwhile.
-func TestManyGroupWithoutSingleActive(t *testing.T) { both(t, testManyGroupWithoutSingleActive) }
+func TestManyGroupWithoutSingleActive(t *testing.T) { bothBeside(t, testManyGroupWithoutSingleActive) }
 
 func testManyGroupWithoutSingleActive(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -190,7 +190,7 @@ func testManyGroupWithoutSingleActive(t *testing.T, on *threeBrokers) {
 // TestManyGroupDeleted: when the stream is deleted, its consumers at all proxies are told
 // that they are cancelled, once and for all, and their channels go on. A client that does
 // not understand that is told nothing.
-func TestManyGroupDeleted(t *testing.T) { both(t, testManyGroupDeleted) }
+func TestManyGroupDeleted(t *testing.T) { bothBeside(t, testManyGroupDeleted) }
 
 func testManyGroupDeleted(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")

@@ -74,7 +74,7 @@ func (g *groups) make(mode, name string) (stream string) {
 	g.t.Helper()
 	stream = mode + "." + name
 	g.declare(0, stream)
-	g.agree(stream, 3*g.perNode, 5*time.Second, g.proxies...)
+	g.agree(stream, 3*g.perNode, groupPatience, g.proxies...)
 	return stream
 }
 

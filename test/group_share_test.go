@@ -12,7 +12,7 @@ import (
 
 // TestManyGroupDrains: one consumer on one proxy reads all shards of all nodes, through one
 // channel, with its own tag and one sequence of delivery tags.
-func TestManyGroupDrains(t *testing.T) { both(t, testManyGroupDrains) }
+func TestManyGroupDrains(t *testing.T) { bothBeside(t, testManyGroupDrains) }
 
 func testManyGroupDrains(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -46,7 +46,7 @@ func testManyGroupDrains(t *testing.T, on *threeBrokers) {
 
 // TestManyGroupBodies: messages of many frames come whole, though those of all shards come to
 // one channel at once.
-func TestManyGroupBodies(t *testing.T) { both(t, testManyGroupBodies) }
+func TestManyGroupBodies(t *testing.T) { bothBeside(t, testManyGroupBodies) }
 
 func testManyGroupBodies(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -72,7 +72,7 @@ func testManyGroupBodies(t *testing.T, on *threeBrokers) {
 
 // TestManyGroupNoAck: consumers without acks join and leave, and nothing is lost or comes
 // twice, or out of order at one of them.
-func TestManyGroupNoAck(t *testing.T) { both(t, testManyGroupNoAck) }
+func TestManyGroupNoAck(t *testing.T) { bothBeside(t, testManyGroupNoAck) }
 
 func testManyGroupNoAck(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
@@ -97,7 +97,7 @@ func testManyGroupNoAck(t *testing.T, on *threeBrokers) {
 // TestManyGroupShares: 6 shards and 4 consumers on three proxies are 2, 2, 1 and 1. Of 12,
 // an ordered group has 6 that stand by, and has nothing subscribed for them at the brokers;
 // a balanced one has two at each shard. All that is published then comes once.
-func TestManyGroupShares(t *testing.T) { both(t, testManyGroupShares) }
+func TestManyGroupShares(t *testing.T) { bothBeside(t, testManyGroupShares) }
 
 func testManyGroupShares(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")

@@ -39,7 +39,7 @@ func watchGroup(t *testing.T, on *threeBrokers) *groupWatched {
 
 // TestManyGroupView: the admin listener of every proxy shows the whole group, and the command
 // prints it.
-func TestManyGroupView(t *testing.T) { both(t, testManyGroupView) }
+func TestManyGroupView(t *testing.T) { bothBeside(t, testManyGroupView) }
 
 func testManyGroupView(t *testing.T, on *threeBrokers) {
 	w := watchGroup(t, on)
@@ -175,7 +175,7 @@ func (w *groupWatched) prints() {
 
 // TestManyGroupMetrics: moves and how long they took are counted, and shards that nobody
 // reads are told, by every proxy.
-func TestManyGroupMetrics(t *testing.T) { both(t, testManyGroupMetrics) }
+func TestManyGroupMetrics(t *testing.T) { bothBeside(t, testManyGroupMetrics) }
 
 func testManyGroupMetrics(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")

@@ -42,7 +42,7 @@ type threeBrokers struct {
 }
 
 // both runs a test with brokers in a cluster, and side by side with brokers that are in
-// none.
+// none. Nothing else runs meanwhile: it may stop brokers, and say how fast something is.
 func both(t *testing.T, test func(*testing.T, *threeBrokers)) {
 	for name, on := range map[string]*threeBrokers{"cluster": inCluster, "apart": apart} {
 		t.Run(name, func(t *testing.T) {
@@ -50,6 +50,13 @@ func both(t *testing.T, test func(*testing.T, *threeBrokers)) {
 			test(t, on)
 		})
 	}
+}
+
+// bothBeside is both for a test that leaves the brokers alone and is in no hurry: other
+// tests run beside it.
+func bothBeside(t *testing.T, test func(*testing.T, *threeBrokers)) {
+	t.Parallel()
+	both(t, test)
 }
 
 func (l *threeBrokers) get() ([]*broker.Node, error) {
@@ -107,7 +114,7 @@ func (m *many) boot(which ...int) {
 			m.t.Fatal(err)
 		}
 	}
-	daemon.Eventually(m.t, 5*time.Second, func() error {
+	daemon.Eventually(m.t, 20*time.Second, func() error {
 		for _, i := range which {
 			running := 0
 			for _, member := range view[memberView](m.t, m.proxies[i], "members") {
