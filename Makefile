@@ -20,7 +20,7 @@ unit: # the tests of the packages
 	$(GO) test -race $$($(GO) list ./... | grep -v /test)
 
 e2e: rabbitmq clients ## the end to end tests on real RabbitMQ
-	$(GO) test -race -count=1 -parallel 3 -timeout 20m ./test/...
+	$(GO) test -race -count=1 -parallel 4 -timeout 20m ./test/...
 
 fuzz: ## run every fuzz target for FUZZTIME, as 20s or 10000x
 	@set -e; for p in $$($(GO) list ./... | grep -v /test); do \

@@ -41,6 +41,7 @@ const conformanceBound = 4 * time.Minute
 // broker and through a proxy in front of another one, side by side: what passes there
 // passes here. On a busy machine one may fail on the broker itself. (They take vhost / whatever the URL says, hence two brokers.)
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	brokers := conformanceBrokers(t)
 	suite := conformanceBuild(t)
 	p := sessionProxy(t, brokers[1], `policies: [{name: others, pattern: '^stream\.', vhost: "*"}]`)

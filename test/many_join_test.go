@@ -96,7 +96,7 @@ func testManyJoin(t *testing.T, on *threeBrokers) {
 // TestManyFirstClient: a proxy that starts and knows nothing takes no client
 // before it has the facts of the others and its own shards. It is so soon there
 // again that the others still think that it has never gone.
-func TestManyFirstClient(t *testing.T) { both(t, testManyFirstClient) }
+func TestManyFirstClient(t *testing.T) { bothBeside(t, testManyFirstClient) }
 
 func testManyFirstClient(t *testing.T, on *threeBrokers) {
 	const keys = 300
@@ -129,7 +129,7 @@ func testManyFirstClient(t *testing.T, on *threeBrokers) {
 		if err := m.channel(0).ExchangeDelete(young, false, false); err != nil {
 			t.Fatal(err)
 		}
-		m.agree(young, 0, 5*time.Second, m.proxies...)
+		m.agree(young, 0, streamPatience, m.proxies...)
 	}
 }
 
@@ -158,7 +158,7 @@ func (m *many) earliest(addr string) *amqp.Channel {
 
 // TestManyAnyOrder: three proxies that all were down start in any order, with what
 // their state files remember. When the last runs, all route as before.
-func TestManyAnyOrder(t *testing.T) { both(t, testManyAnyOrder) }
+func TestManyAnyOrder(t *testing.T) { bothBeside(t, testManyAnyOrder) }
 
 func testManyAnyOrder(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "limits: {join-timeout: 1s}")
@@ -166,7 +166,7 @@ func testManyAnyOrder(t *testing.T, on *threeBrokers) {
 	for i, s := range streams {
 		m.declare(i, s)
 	}
-	m.complete(streams, 6, 2*time.Second, 0, 1, 2)
+	m.complete(streams, 6, streamPatience, 0, 1, 2)
 	before := m.tables(0)
 	for round, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		for _, p := range m.proxies {
@@ -178,7 +178,7 @@ func testManyAnyOrder(t *testing.T, on *threeBrokers) {
 		for _, i := range order {
 			m.proxies[i].Boot()
 		}
-		m.complete(streams, 6, 2*time.Second, 0, 1, 2)
+		m.complete(streams, 6, streamPatience, 0, 1, 2)
 		if after := m.tables(0); after[streams[0]] != before[streams[0]] || after[streams[1]] != before[streams[1]] {
 			t.Errorf("order %v: the tables were %v and are %v", order, before, after)
 		}

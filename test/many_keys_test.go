@@ -13,7 +13,7 @@ import (
 
 // TestManyWeight: a node whose definition has another weight gets another share,
 // by all proxies alike.
-func TestManyWeight(t *testing.T) { both(t, testManyWeight) }
+func TestManyWeight(t *testing.T) { bothBeside(t, testManyWeight) }
 
 func testManyWeight(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "")
@@ -25,13 +25,13 @@ func testManyWeight(t *testing.T, on *threeBrokers) {
 	for _, weight := range []uint32{30000, 2500} {
 		m.restart(1, "{shards-per-node: 2", fmt.Sprintf("{routing-key: %q, shards-per-node: 2", fmt.Sprint(weight)))
 		shards := slices.Concat(m.plain(stream, 2, 0, 2), m.shards(stream, 1, 2, weight))
-		m.agreeOn(stream, shards, 2*time.Second)
+		m.agreeOn(stream, shards, streamPatience)
 		for i := range m.proxies {
 			m.publish(i, stream, manyKeys, "after")
 			wantAt(t, predict(stream, manyKeys, shards), m.where(stream))
 		}
 		m.restart(1, fmt.Sprintf("routing-key: %q, ", fmt.Sprint(weight)), "")
-		m.agreeOn(stream, m.plain(stream, 2, 0, 1, 2), 2*time.Second)
+		m.agreeOn(stream, m.plain(stream, 2, 0, 1, 2), streamPatience)
 	}
 	m.publish(2, stream, manyKeys, "again")
 	if k := moved(before, m.where(stream)); len(k) > 0 {
@@ -41,7 +41,7 @@ func testManyWeight(t *testing.T, on *threeBrokers) {
 
 // TestManyMoreShards: a node that is to have one more shard has it in use when it
 // takes clients again, and exactly that shard's keys move.
-func TestManyMoreShards(t *testing.T) { both(t, testManyMoreShards) }
+func TestManyMoreShards(t *testing.T) { bothBeside(t, testManyMoreShards) }
 
 func testManyMoreShards(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "")
@@ -51,7 +51,7 @@ func testManyMoreShards(t *testing.T, on *threeBrokers) {
 	before := m.where(stream)
 	m.restart(1, "shards-per-node: 2", "shards-per-node: 3")
 	shards := slices.Concat(m.plain(stream, 2, 0, 2), m.shards(stream, 1, 3, shard.DefaultWeight))
-	m.agreeOn(stream, shards, 2*time.Second)
+	m.agreeOn(stream, shards, streamPatience)
 	third := shard.QueueName(shard.DefaultPrefix, stream, m.brokers[1].Name(), 2)
 	for i := range m.proxies {
 		m.publish(i, stream, manyKeys, "after")

@@ -16,7 +16,7 @@ const crowdKeys = 300
 
 // TestManyRollingCrashes: while publishers run through all proxies, each proxy is
 // killed and starts again. No key is ever in two shards.
-func TestManyRollingCrashes(t *testing.T) { both(t, testManyRollingCrashes) }
+func TestManyRollingCrashes(t *testing.T) { bothBeside(t, testManyRollingCrashes) }
 
 func testManyRollingCrashes(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "")
@@ -42,7 +42,7 @@ func testManyRollingCrashes(t *testing.T, on *threeBrokers) {
 // TestManyRollingStops: the same with proxies that stop in order. By design the
 // keys of a node that has stopped are where the table without it has them, so that
 // each key is at home or there, and nowhere else.
-func TestManyRollingStops(t *testing.T) { both(t, testManyRollingStops) }
+func TestManyRollingStops(t *testing.T) { bothBeside(t, testManyRollingStops) }
 
 func testManyRollingStops(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "")
@@ -63,7 +63,7 @@ func testManyRollingStops(t *testing.T, on *threeBrokers) {
 		}
 		c.another(others...)
 		m.proxies[i].Boot()
-		m.agree(stream, 6, 5*time.Second, m.proxies...)
+		m.agree(stream, 6, streamPatience, m.proxies...)
 		c.another(0, 1, 2)
 	}
 	c.end()
@@ -110,7 +110,7 @@ func (m *many) lost(i int, at ...int) {
 
 // TestManyFirstMessages: whoever publishes through whatever proxy when declare-ok
 // has come finds the keys where everybody has them.
-func TestManyFirstMessages(t *testing.T) { both(t, testManyFirstMessages) }
+func TestManyFirstMessages(t *testing.T) { bothBeside(t, testManyFirstMessages) }
 
 func testManyFirstMessages(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "")

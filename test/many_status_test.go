@@ -13,7 +13,7 @@ import (
 
 // TestManyStatus: the command shows the same members, streams and shards whichever
 // proxy it asks, as JSON and as tables.
-func TestManyStatus(t *testing.T) { both(t, testManyStatus) }
+func TestManyStatus(t *testing.T) { bothBeside(t, testManyStatus) }
 
 func testManyStatus(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "")
@@ -21,7 +21,7 @@ func testManyStatus(t *testing.T, on *threeBrokers) {
 	for i, s := range streams {
 		m.declare(i, s)
 	}
-	m.complete(streams, 6, 2*time.Second, 0, 1, 2)
+	m.complete(streams, 6, streamPatience, 0, 1, 2)
 	var first map[string][]map[string]any
 	m.channels(3) // a session each
 	for i, p := range m.proxies {
@@ -68,13 +68,13 @@ func testManyStatus(t *testing.T, on *threeBrokers) {
 
 // TestManyStatusOfLost: a proxy that has ended and one that has crashed are told
 // apart by the others, and shown with their shards.
-func TestManyStatusOfLost(t *testing.T) { both(t, testManyStatusOfLost) }
+func TestManyStatusOfLost(t *testing.T) { bothBeside(t, testManyStatusOfLost) }
 
 func testManyStatusOfLost(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 1, "")
 	const stream = "shard.status"
 	m.declare(0, stream)
-	m.complete([]string{stream}, 3, 2*time.Second, 0, 1, 2)
+	m.complete([]string{stream}, 3, streamPatience, 0, 1, 2)
 	m.proxies[1].Stop(20 * time.Second)
 	m.proxies[2].Kill()
 	daemon.Eventually(t, 15*time.Second, func() error {

@@ -73,7 +73,7 @@ func testManyCrashAndQuickReturn(t *testing.T, on *threeBrokers) {
 
 // TestManyLostForGood: after the grace, a silent node's keys go elsewhere, and no
 // others; when it is back, they return.
-func TestManyLostForGood(t *testing.T) { both(t, testManyLostForGood) }
+func TestManyLostForGood(t *testing.T) { bothBeside(t, testManyLostForGood) }
 
 func testManyLostForGood(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "limits: {lost-grace: 1s}")
@@ -86,7 +86,7 @@ func testManyLostForGood(t *testing.T, on *threeBrokers) {
 	m.publish(1, stream, manyKeys, "without")
 	m.onlyMoved(before, m.where(stream), 2)
 	m.proxies[2].Boot()
-	m.agree(stream, 6, 10*time.Second, m.proxies...)
+	m.agree(stream, 6, streamPatience, m.proxies...)
 	m.publish(1, stream, manyKeys, "after")
 	if k := moved(before, m.where(stream)); len(k) > 0 {
 		t.Errorf("%d keys did not return", len(k))
