@@ -146,6 +146,7 @@ func (c *Conn) begin(r *reader, out *Out) {
 	switch {
 	case l == nil || c.now.Before(r.notBefore) || !c.openReader(r, l, out):
 	case r.m.ordered:
+		r.stage = readerAsking
 		c.askFor(r, out)
 	default:
 		c.subscribe(r, out)
@@ -291,6 +292,8 @@ func (c *Conn) tickReader(r *reader, out *Out) {
 		c.begin(r, out)
 	case r.stage == readerAsking && !r.asks:
 		c.askFor(r, out)
+	case r.stage == readerReading:
+		c.adjust(r, out)
 	}
 	if c.ticks%tellEvery == 0 && r.stage < readerGone {
 		c.tellReading(r, out)

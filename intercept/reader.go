@@ -35,7 +35,8 @@ type reader struct {
 	prefetch  int       // that it consumes with, or is to; 0 is no limit
 	qos       int       // what its channel has of it
 	idle      bool      // see relieve
-	asks      bool      // the broker has not answered
+	asks      bool      // the broker has not answered who consumes the shard
+	alone     bool      // it has said that nobody else does
 	leaving   bool      // it is to give the shard back
 	deadline  time.Time // when it is closed whatever the client has, if it leaves
 	notBefore time.Time // when it may begin: at a tick, if one like it was lost
@@ -206,7 +207,7 @@ func (c *Conn) readerMethod(r *reader, f frame.Frame, out *Out) {
 	case m == frame.ChannelCloseOk:
 		c.readerEnded(r, out)
 	case r.stage == readerClosing:
-	case m == frame.QueueDeclareOk && r.stage == readerAsking:
+	case m == frame.QueueDeclareOk:
 		c.counted(r, f, out)
 	case m == frame.BasicConsumeOk && r.stage == readerSubscribing:
 		r.stage, r.began = readerReading, c.now.Add(1)
@@ -226,21 +227,27 @@ func (c *Conn) readerMethod(r *reader, f frame.Frame, out *Out) {
 	}
 }
 
-// counted takes what the broker says of a shard before it is consumed: whoever else consumes
-// it has it still, whatever was told.
+// counted takes what the broker says of a shard before it is consumed, and before it is consumed
+// anew: whoever else consumes it has it still, whatever was told.
 func (c *Conn) counted(r *reader, f frame.Frame, out *Out) {
 	r.asks = false
 	a := f.Args()
 	a.ShortStr()
 	a.Long()
-	if consumers := a.Long(); consumers == 0 && a.OK() && !r.leaving {
+	consumers := a.Long()
+	switch {
+	case !a.OK() || r.leaving:
+	case r.stage == readerAsking && consumers == 0:
 		c.subscribe(r, out)
+	case r.stage == readerReading && consumers == 1:
+		r.alone = true
+		c.adjust(r, out)
 	}
 }
 
-// askFor asks whether anybody consumes the shard of a reader.
+// askFor asks how many consume the shard of a reader.
 func (c *Conn) askFor(r *reader, out *Out) {
-	r.stage, r.asks = readerAsking, true
+	r.asks = true
 	to := out.to(r.link)
 	to.built(to.build(r.number, frame.QueueDeclare).Short(0).ShortStr(r.shard.Queue).Octet(1).Table(nil))
 }
@@ -248,7 +255,7 @@ func (c *Conn) askFor(r *reader, out *Out) {
 // subscribe consumes. What the client said with its consume goes along, but for no-ack: what
 // it has not been sent must not be lost.
 func (c *Conn) subscribe(r *reader, out *Out) {
-	r.stage = readerSubscribing
+	r.stage, r.alone = readerSubscribing, false
 	to := out.to(r.link)
 	if r.qos != r.prefetch {
 		r.qos = r.prefetch
@@ -288,9 +295,17 @@ func (c *Conn) want(r *reader, prefetch int, out *Out) {
 
 // adjust has a reader consume anew if its prefetch is another by now: it can't be changed under
 // a consumer. It waits for its consume-ok: RabbitMQ 3.10 crashes the channel of a consumer that
-// is cancelled before that.
+// is cancelled before that. In an ordered group it waits, too, until the broker has no other
+// consumer: one that has asked at the same moment would get what is behind the messages that
+// the client has not settled.
 func (c *Conn) adjust(r *reader, out *Out) {
 	if r.stage != readerReading || r.leaving || r.qos == r.prefetch {
+		return
+	}
+	if r.m.ordered && !r.alone {
+		if !r.asks {
+			c.askFor(r, out)
+		}
 		return
 	}
 	r.stage = readerPausing
