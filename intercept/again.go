@@ -121,6 +121,7 @@ func (c *Conn) blame(ch *channel, g *leg, key uint64) {
 	})
 	if queue != 0 {
 		c.fails(queue)
+		ch.ledger.doubt(queue)
 	}
 }
 
@@ -177,7 +178,7 @@ func (c *Conn) sendAgain(ch *channel, out *Out) {
 	for len(ch.again) > 0 {
 		m := ch.again[0]
 		ch.again = ch.again[1:]
-		switch sent, later := c.sendOne(ch, &m, out); {
+		switch sent, later := c.sendOne(ch, &m, false, out); {
 		case later:
 			c.park(ch, m)
 		case !sent:
@@ -218,8 +219,8 @@ func (c *Conn) pickAgain(ch *channel, m *again, t *shard.Table, hash uint64, out
 }
 
 // sendOne sends a message to a shard; if none can take it now, tells whether it is to
-// wait.
-func (c *Conn) sendOne(ch *channel, m *again, out *Out) (sent, later bool) {
+// wait. With "wait" it does so behind others that wait for the shard, unless it is its turn.
+func (c *Conn) sendOne(ch *channel, m *again, turn bool, out *Out) (sent, later bool) {
 	method := frame.First(m.frames)
 	header := frame.First(m.frames[len(method):])
 	exchange, key, itself := m.to()
@@ -234,9 +235,13 @@ func (c *Conn) sendOne(ch *channel, m *again, out *Out) (sent, later bool) {
 		hash = hashOf(t, m.key, header, h)
 	}
 	i, g, w := c.pickAgain(ch, m, t, hash, out)
+	waits := t.Settings.OnUnavailable == shard.Wait
+	if waits && !turn && w == wayOpen && (ch.parkedFor[t.ID(i)] > 0 || ch.probes(t.ID(i))) {
+		w = wayNone
+	}
 	if w != wayOpen {
 		m.queue = t.ID(t.Pick(hash)) // which it is to wait for
-		return false, w == wayWait || w == wayNone && t.Settings.OnUnavailable == shard.Wait
+		return false, w == wayWait || w == wayNone && waits
 	}
 	seam, ok := findSeam(header, h, t.Settings.Persist)
 	item := t.BCC(i)
@@ -267,6 +272,9 @@ func (c *Conn) sentAgain(ch *channel, g *leg, t *shard.Table, i int, m again) {
 		return
 	}
 	m.queue = t.ID(i)
+	if t.Settings.OnUnavailable == shard.Wait {
+		ch.ledger.probe(m.queue)
+	}
 	ch.ledger.sendAgain(g.book, m.entry)
 	c.keepAgain(ch, g, t, m)
 }

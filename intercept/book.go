@@ -127,6 +127,7 @@ func (l *ledger) abandon(leg int, upTo uint64) {
 			continue
 		}
 		g.open--
+		l.probed(e.queue, false)
 		if !l.retry(g, seq, e) {
 			l.forget(g, seq)
 			l.finish(e, false)
@@ -146,6 +147,18 @@ func (l *ledger) gaveUp(leg int) bool { return l.books[leg].gaveUp }
 // busy tells whether anything on a leg is not settled.
 func (l *ledger) busy(leg int) bool {
 	return leg < len(l.books) && (l.books[leg].entries.n > 0 || len(l.books[leg].back) > 0)
+}
+
+// unsettled tells whether the broker of a leg has not settled a publish to a stream of its first
+// ones.
+func (l *ledger) unsettled(leg int, upTo uint64) bool {
+	g := &l.books[leg]
+	for seq := g.first(); seq <= min(upTo, g.sent); seq++ {
+		if e := g.at(seq); e.queue != 0 && e.flags&(entryDone|entryHeld) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // begins says that a leg is opened: its broker counts from here on.

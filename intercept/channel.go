@@ -52,7 +52,8 @@ type channel struct {
 
 	lastExchange string // of basic.publish, and what it is
 	lastTable    *shard.Table
-	route        []*leg // the ways to its nodes, as far as they are known
+	route        []*leg   // the ways to its nodes, as far as they are known
+	detours      []uint64 // by the link's index: up to where the home leg has carried what is for its broker, see overtakes
 	lastSnap     *shard.Snapshot
 	lastDeliver  string          // exchange of the last delivery or return
 	lastCounters *shard.Counters // its counters, if it is a stream

@@ -112,6 +112,13 @@ func (c *Conn) settleLeg(ch *channel, g *leg, tag uint64, multiple, ack bool, ou
 	c.moves(ch, g, out)
 	c.retry(ch, out)
 	c.tell(ch, out)
+	if ch.ledger.cleared {
+		ch.ledger.cleared = false
+		c.unpark(ch, out)
+	}
+	if g == &ch.leg {
+		c.linkThere(ch, out) // what waits since it must not overtake
+	}
 }
 
 // settled takes the broker's ack or nack of publishes; true when what the client is

@@ -19,6 +19,9 @@ type ledger struct {
 
 	acked, nacked []uint64 // tags that the client has to be told of
 	retries       []again  // messages that were nacked, and are to be sent again
+
+	probing map[uint32]bool // shards that something has come back from, and whether a probe is on its way, see doubt
+	cleared bool            // of the doubt about one
 }
 
 // legShift is where in an id the leg is that the message came back on.
@@ -143,7 +146,9 @@ func (l *ledger) settle(leg int, seq uint64, multiple, ack bool) {
 		case ack && from > g.lost && from <= g.held():
 			e.flags |= entryHeld
 		case !ack && l.retry(g, from, e):
+			l.probed(e.queue, false)
 		default:
+			l.probed(e.queue, ack && from > g.lost)
 			l.forget(g, from)
 			l.finish(e, ack && from > g.lost)
 		}
@@ -198,6 +203,7 @@ func (l *ledger) settled(id uint64) {
 func (l *ledger) release(g *book, from, to uint64) {
 	for seq := max(from, g.first()); seq <= to; seq++ {
 		if e := g.at(seq); e != nil && e.flags&(entryHeld|entryDone) == entryHeld {
+			l.probed(e.queue, seq > g.lost)
 			l.forget(g, seq)
 			l.finish(e, seq > g.lost)
 		}
@@ -235,6 +241,39 @@ func (l *ledger) forgetAll() {
 		l.copies.end(&l.retries[i].copied)
 	}
 	l.retries = nil
+}
+
+// doubt notes that a message has come back from a shard. Where its messages have to stay in
+// order, one alone goes there next, a probe: if more were on their way when the queue comes
+// back, it might store the later ones only.
+func (l *ledger) doubt(queue uint32) {
+	if l.probing == nil {
+		l.probing = map[uint32]bool{}
+	}
+	l.probing[queue] = false
+}
+
+// probe notes that a message goes to a shard, which is the probe if there is a doubt.
+func (l *ledger) probe(queue uint32) {
+	if _, doubt := l.probing[queue]; doubt {
+		l.probing[queue] = true
+	}
+}
+
+// probed ends the doubt if a shard has stored a message, else the next one is the probe. Acks
+// of what was sent before something came back do not get here before that is settled.
+func (l *ledger) probed(queue uint32, stored bool) {
+	if len(l.probing) == 0 {
+		return
+	}
+	sent, doubt := l.probing[queue]
+	switch {
+	case stored && doubt:
+		delete(l.probing, queue)
+		l.cleared = true
+	case sent:
+		l.probing[queue] = false
+	}
 }
 
 // outstanding tells whether any publish is not settled.

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -59,6 +60,14 @@ func (c *Conn) way(ch *channel, t *shard.Table, i int, out *Out) (g *leg, w way,
 	if l == nil {
 		return c.indirect(ch, broker, wayRefused, fmt.Sprintf("the connection has %d links to other brokers already (max-links-per-session)", len(c.links)))
 	}
+	if g, w, why = c.wayBy(ch, s, broker, l, out); w == wayOpen && c.overtakes(ch, g, l) {
+		return nil, wayWait, ""
+	}
+	return g, w, why
+}
+
+// wayBy is the way to a shard with a link to its broker.
+func (c *Conn) wayBy(ch *channel, s *shard.Shard, broker shard.Broker, l *link, out *Out) (g *leg, w way, why string) {
 	switch l.state {
 	case linkDialling:
 		return nil, wayWait, ""
@@ -85,6 +94,31 @@ func (c *Conn) way(ch *channel, t *shard.Table, i int, out *Out) (g *leg, w way,
 		return c.unlessLed(ch, s, broker)
 	}
 	return g, wayOpen, ""
+}
+
+// onDetour says that publishes for a link's broker go by the home link now.
+const onDetour = math.MaxUint64
+
+// overtakes tells whether a publish by leg g, of link l, could get to the shard before others
+// that went by the home link while this link could not be had: that is so until these are
+// settled. Without confirms nobody knows when that is.
+func (c *Conn) overtakes(ch *channel, g *leg, l *link) bool {
+	for len(ch.detours) <= l.index {
+		ch.detours = append(ch.detours, 0)
+	}
+	upTo := &ch.detours[l.index]
+	switch {
+	case g == &ch.leg:
+		*upTo = onDetour
+		return false
+	case *upTo == 0 || ch.ledger == nil:
+		return false
+	}
+	if *upTo = min(*upTo, ch.ledger.books[0].sent); ch.ledger.unsettled(0, *upTo) {
+		return true
+	}
+	*upTo = 0
+	return false
 }
 
 func (c *Conn) homeWay(ch *channel) (*leg, way, string) {

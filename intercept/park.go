@@ -23,7 +23,7 @@ func (c *Conn) choose(ch *channel, t *shard.Table, hash uint64, out *Out) (i int
 	i = t.Pick(hash)
 	g, w, why = c.way(ch, t, i, out)
 	waits := t.Settings.OnUnavailable == shard.Wait
-	if waits && len(ch.parked) > 0 && w == wayOpen && c.waitsBefore(ch, t.ID(i), out) {
+	if waits && w == wayOpen && (len(ch.parked) > 0 && c.waitsBefore(ch, t.ID(i), out) || ch.probes(t.ID(i))) {
 		return i, nil, wayNone, ""
 	}
 	if w != wayNone || t.Settings.OnUnavailable != shard.Spill {
@@ -63,6 +63,10 @@ func (c *Conn) waitsBefore(ch *channel, queue uint32, out *Out) bool {
 	}
 	return ch.parkedFor[queue] > 0
 }
+
+// probes tells whether a message is on its way to a shard that is to show whether the queue is
+// back: others wait for it.
+func (ch *channel) probes(queue uint32) bool { return ch.ledger != nil && ch.ledger.probing[queue] }
 
 // keepPublish begins to take in a message that has no way now.
 func (c *Conn) keepPublish(ch *channel, queue uint32, header frame.Frame, out *Out) {
@@ -158,17 +162,23 @@ func (c *Conn) unparkFirst(ch *channel) parked {
 	return m
 }
 
-// unpark sends what waits as far as it has a way now, in order. Nothing may come between
-// the frames of a message.
+// unpark sends what waits as far as it has a way now, what is for one shard in order. Nothing
+// may come between the frames of a message.
 func (c *Conn) unpark(ch *channel, out *Out) {
 	if ch.postponed = ch.publish.state == pubPass; ch.postponed || ch.state != chOpen && !ch.waitsToClose() {
 		return
 	}
+	var stay []uint32 // shards of which the first one can't be sent
 	for n := len(ch.parked); n > 0 && len(ch.parked) > 0; n-- {
 		m := c.unparkFirst(ch)
-		switch sent, later := c.sendOne(ch, &m.again, out); {
+		sent, later := false, true
+		if !slices.Contains(stay, m.queue) && !ch.probes(m.queue) {
+			sent, later = c.sendOne(ch, &m.again, true, out)
+		}
+		switch {
 		case sent:
 		case later && (m.until.IsZero() || c.now.Before(m.until)):
+			stay = append(stay, m.queue)
 			c.keepParked(ch, m)
 		default:
 			c.giveUp(ch, m.again, out)

@@ -41,6 +41,7 @@ func (c *Conn) tickChannel(ch *channel, before time.Time, out *Out) {
 	}
 	c.sendLater(ch, out)
 	c.tickParked(ch, out)
+	c.linkThere(ch, out)
 	if !ch.waitsToClose() {
 		return
 	}
