@@ -58,10 +58,10 @@ type record struct {
 	entrance  []int     // by publisher: the node that it connects to
 	struck    time.Time // when the fault began
 	homes     *homes
-	deleted   int         // the group whose shard was deleted; -1 is none
-	deletedAt time.Time   // when that was done
-	highest   [][]int     // by publisher and key: of the first deliveries
-	reordered map[int]int // keys, and how many messages came after a later one
+	deleted   int       // the group whose shard was deleted; -1 is none
+	deletedAt time.Time // when that was done
+	highest   [][]int   // by publisher and key: of the first deliveries
+	overtaken []overtaken
 	unflagged int
 	strange   int // deliveries of what this run has not published
 	acks      []int
@@ -70,7 +70,7 @@ type record struct {
 }
 
 func newRecord(number, publishers int, h *homes) *record {
-	r := &record{run: number, homes: h, deleted: -1, reordered: map[int]int{}, mandatory: make([]bool, publishers), entrance: make([]int, publishers),
+	r := &record{run: number, homes: h, deleted: -1, mandatory: make([]bool, publishers), entrance: make([]int, publishers),
 		gaps: newGaps(len(h.node)), acks: make([]int, len(h.node)), last: time.Now()}
 	for range publishers {
 		r.fates = append(r.fates, nil)
@@ -143,7 +143,7 @@ func (r *record) delivered(body []byte, redelivered bool) {
 		r.unflagged++
 	case f.delivered > 1:
 	case m.seq < *highest:
-		r.reordered[m.key]++
+		r.overtaken = append(r.overtaken, overtaken{m, *highest})
 	default:
 		*highest = m.seq
 	}
@@ -207,7 +207,25 @@ func (r *record) tally(t *tally) {
 			t.LostMandatory += t.Lost - before
 		}
 	}
-	t.Unflagged, t.Reordered, t.Strange = r.unflagged, len(r.reordered), r.strange
+	t.Unflagged, t.Reordered, t.Strange = r.unflagged, r.reordered(), r.strange
+}
+
+// overtaken is a message that came after a later one of its publisher and key.
+type overtaken struct {
+	message
+	by int // the later one's number
+}
+
+// reordered is of how many keys messages came in another order than they were sent. What was
+// not acked may be stored at any time, or not at all.
+func (r *record) reordered() int {
+	seen := map[int]bool{}
+	for _, o := range r.overtaken {
+		if fates := r.fates[o.publisher]; fates[o.seq].acked && fates[o.by].acked {
+			seen[o.key] = true
+		}
+	}
+	return len(seen)
 }
 
 func (f fate) count(t *tally) {
