@@ -10,7 +10,7 @@ build: ## build bin/amqproxy
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/amqproxy ./cmd/amqproxy
 
 test: lint clients unit ## install what the tests need, and pass all of them
-	$(MAKE) fuzz FUZZTIME=10000x
+	$(MAKE) fuzz FUZZTIME=3000x
 	$(MAKE) e2e
 
 test-fast: unit ## the tests that need no RabbitMQ and no root, with the race detector

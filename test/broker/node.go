@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	bootTimeout = 2 * time.Minute
+	bootTimeout = 5 * time.Minute
 	stopTimeout = time.Minute
 
 	logFile = "rabbit.log" // all the node prints and logs
