@@ -26,6 +26,9 @@ func (c *Conn) choose(ch *channel, t *shard.Table, hash uint64, out *Out) (i int
 	if waits && w == wayOpen && (len(ch.parked) > 0 && c.waitsBefore(ch, t.ID(i), out) || ch.probes(t.ID(i))) {
 		return i, nil, wayNone, ""
 	}
+	if waits && w == wayOpen && ch.ledger != nil {
+		ch.ledger.probe(t.ID(i))
+	}
 	if w != wayNone || t.Settings.OnUnavailable != shard.Spill {
 		return i, g, w, why
 	}

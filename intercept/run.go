@@ -77,7 +77,7 @@ func (c *Conn) publishWhole(ch *channel, t *shard.Table, key, b []byte, method, 
 	hash := shard.KeyHash(key)
 	i := t.Pick(hash)
 	g := ch.route[t.NodeOf(i)]
-	if g == nil || !g.usable() || len(ch.parked) > 0 {
+	if g == nil || !g.usable() || len(ch.parked) > 0 || ch.ledger != nil && len(ch.ledger.probing) > 0 {
 		return false
 	}
 	item := t.BCC(i)
