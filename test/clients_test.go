@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -109,14 +110,40 @@ func TestClientsLockFile(t *testing.T) {
 	}
 }
 
+// devConfig has as many shards as the programs have consumers.
+const devConfig = `
+definitions: {two: {shards-per-node: 2}}
+policies: [{name: two, pattern: '^shard', stream-definition: two}]
+`
+
+// TestClientsDev: both on the embedded broker, as amqproxy dev and demo have it.
+func TestClientsDev(t *testing.T) {
+	t.Parallel()
+	clientInstall(t)
+	file := filepath.Join(t.TempDir(), "amqproxy.yaml")
+	sessionMust(t, os.WriteFile(file, []byte(devConfig), 0o600))
+	url := startDev(t, "-c", file).url
+	clientRoundsAt(t, url, "shard.pika", "pika ", "/usr/bin/python3", "clients/rounds.py")
+	clientRoundsAt(t, url, "shard.amqplib", "amqplib ", "node", "clients/rounds.js")
+}
+
 // clientRounds runs a client program against a proxy and checks what it saw.
 func clientRounds(t *testing.T, name string, command ...string) {
 	t.Helper()
 	const stream = "logs.rounds"
 	l := startStreams(t, map[string]string{"logs": "{shards-per-node: 2}"})
+	clientRoundsAt(t, l.proxy.URL("guest", "guest", l.vhost), stream, name, command...)
+	messages, consumers := l.shards(t, stream, 2)
+	if !slices.Equal(messages, []int{0, 0}) || !slices.Equal(consumers, []int{0, 0}) {
+		t.Errorf("the shards were left with %v messages and %v consumers", messages, consumers)
+	}
+}
+
+func clientRoundsAt(t *testing.T, url, stream, name string, command ...string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	args := append(command[1:], l.proxy.URL("guest", "guest", l.vhost), stream)
+	args := append(command[1:], url, stream)
 	cmd := exec.CommandContext(ctx, command[0], args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -131,11 +158,7 @@ func clientRounds(t *testing.T, name string, command ...string) {
 		t.Fatalf("%d rounds of %q, want 3 of %s", len(report.Rounds), report.Client, name)
 	}
 	for n, round := range report.Rounds {
-		t.Run(fmt.Sprint("round ", n), func(t *testing.T) { round.check(t, n, stream) })
-	}
-	messages, consumers := l.shards(t, stream, 2)
-	if !slices.Equal(messages, []int{0, 0}) || !slices.Equal(consumers, []int{0, 0}) {
-		t.Errorf("the shards were left with %v messages and %v consumers", messages, consumers)
+		t.Run(fmt.Sprint(stream, " round ", n), func(t *testing.T) { round.check(t, n, stream) })
 	}
 }
 

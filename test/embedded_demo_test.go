@@ -17,7 +17,6 @@ import (
 // TestEmbeddedDemo: the demo that the README begins with keeps all promises, with a client
 // of somebody's beside it. It has the machine for itself, since some promises have a time.
 func TestEmbeddedDemo(t *testing.T) {
-	t.Parallel()
 	binary, err := daemon.Binary()
 	sessionMust(t, err)
 	cmd := exec.Command(binary, "demo", "--script")
