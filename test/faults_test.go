@@ -16,22 +16,15 @@ import (
 // proxy dies, and when somebody deletes a shard.
 func TestFaults(t *testing.T) {
 	faults := buildFaults(t)
-	t.Run("cluster", func(t *testing.T) {
-		t.Parallel()
-		faults(t, nil, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user")
-	})
-	t.Run("apart", func(t *testing.T) { // SIGKILL is below
-		t.Parallel()
-		faults(t, []string{"-apart", "-only", "shutdown|deleted"}, "broker shutdown", "shard deleted by a user")
-	})
+	faults(t, nil, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user")
 }
 
-// TestFaultsGroups: the same for an ordered group, whose consumers are killed, too; and
-// nothing comes out of order.
+// TestFaultsGroups: the same with brokers apart and an ordered group, whose consumers are
+// killed, too; and nothing comes out of order.
 func TestFaultsGroups(t *testing.T) {
 	t.Parallel()
 	faults := buildFaults(t)
-	faults(t, []string{"-groups", "-apart", "-only", " SIGKILL$"}, "broker SIGKILL", "proxy SIGKILL", "consumer SIGKILL")
+	faults(t, []string{"-groups", "-apart"}, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "consumer SIGKILL", "shard deleted by a user")
 }
 
 // buildFaults gives a function that runs the short form with some flags, and wants some

@@ -16,9 +16,16 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-func TestKilledNodeKeepsConfirmedMessages(t *testing.T) {
+// TestOutages: a node is paused, killed, restarted and stopped, one after the other.
+func TestOutages(t *testing.T) {
 	n := ForTest(t, Options{})
 	url := n.URL(n.VHost(t))
+	t.Run("pause", func(t *testing.T) { testPause(t, n, url) })
+	t.Run("kill", func(t *testing.T) { testKill(t, n, url) })
+	t.Run("stop", func(t *testing.T) { testStop(t, n, url) })
+}
+
+func testKill(t *testing.T, n *Node, url string) {
 	publish(t, url, "survivor")
 	if err := n.Sync(t.Context()); err != nil {
 		t.Fatal(err)
@@ -33,9 +40,7 @@ func TestKilledNodeKeepsConfirmedMessages(t *testing.T) {
 	wantMessage(t, url, "survivor")
 }
 
-func TestStopAndRestart(t *testing.T) {
-	n := ForTest(t, Options{})
-	url := n.URL("/")
+func testStop(t *testing.T, n *Node, url string) {
 	publish(t, url, "kept")
 	if err := n.Restart(t.Context()); err != nil {
 		t.Fatal(err)
@@ -55,8 +60,7 @@ func TestStopAndRestart(t *testing.T) {
 	}
 }
 
-func TestPauseAndResume(t *testing.T) {
-	n := ForTest(t, Options{})
+func testPause(t *testing.T, n *Node, url string) {
 	if err := n.Pause(); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +78,8 @@ func TestPauseAndResume(t *testing.T) {
 	if !n.servesAMQP(t.Context()) {
 		t.Error("a resumed node doesn't answer")
 	}
-	publish(t, n.URL("/"), "after the pause")
+	publish(t, url, "after the pause")
+	wantMessage(t, url, "after the pause")
 }
 
 func TestUsersVHostsAndCommands(t *testing.T) {
