@@ -71,6 +71,9 @@ func DeliverExchange(f Frame) (exchange []byte, ok bool) {
 	return f[e+1 : e+1+int(f[e])], true
 }
 
+// DeliverTag is where the consumer tag of a basic.deliver begins, behind its length.
+const DeliverTag = headSize + 4 + 1
+
 // TagAt is where the delivery tag is in a basic.deliver or basic.get-ok, 8 octets; 0 if f is
 // another method or malformed.
 func TagAt(f Frame) int {

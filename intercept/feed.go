@@ -36,7 +36,7 @@ type unwritten struct {
 // was changed where it lies, and is for the client now.
 func (c *Conn) arrived(r *reader, b []byte, tagAt int, out *Out) (passes bool) {
 	switch {
-	case r.recovers > 0 || c.phase == parted || r.leaving || r.stage >= readerClosing || r.ch.state != chOpen:
+	case r.recovers > 0 || c.phase == parted || r.leaving || r.stage >= readerClosing || r.ch.state != chOpen || !r.expects(b, tagAt):
 		// It goes back to the broker when the channel closes.
 	case r.m == nil:
 		c.farGetOk(r, b, tagAt, out)
@@ -51,6 +51,16 @@ func (c *Conn) arrived(r *reader, b []byte, tagAt int, out *Out) (passes bool) {
 		return true
 	}
 	return false
+}
+
+// expects tells whether a message is what a reader has asked for: a delivery with a consumer tag
+// as long as its own, or what it got.
+func (r *reader) expects(b []byte, tagAt int) bool {
+	delivery := frame.First(b).Method() == frame.BasicDeliver
+	if r.m == nil {
+		return !delivery
+	}
+	return delivery && tagAt == frame.DeliverTag+len(r.m.tag)
 }
 
 // mayHave tells whether the client may have one more message for a consumer.
