@@ -103,7 +103,7 @@ func (c *Conn) follow(m *member, out *Out) {
 		}
 		delete(part, r.shard.Queue)
 	}
-	if m.left {
+	if !c.mayBegin(m) {
 		return
 	}
 	for _, s := range m.part {
@@ -117,6 +117,11 @@ func (c *Conn) follow(m *member, out *Out) {
 	}
 }
 
+// mayBegin tells whether a consumer may have new shards to read.
+func (c *Conn) mayBegin(m *member) bool {
+	return !m.left && m.ch.state == chOpen && c.phase == running
+}
+
 func (c *Conn) newReader(m *member, s shard.Shard, out *Out) *reader {
 	r := &reader{ch: m.ch, m: m, shard: s}
 	r.source = m.ch.feed.source(r)
@@ -128,7 +133,7 @@ func (c *Conn) newReader(m *member, s shard.Shard, out *Out) *reader {
 // readAgain begins anew with a shard that was given back, if it is to be read after all.
 func (c *Conn) readAgain(m *member, queue string, out *Out) {
 	at := slices.IndexFunc(m.part, func(s shard.Shard) bool { return s.Queue == queue })
-	if m.left || at < 0 {
+	if at < 0 || !c.mayBegin(m) {
 		return
 	}
 	r := c.newReader(m, m.part[at], out)
