@@ -18,7 +18,8 @@ const handoverTime = 5 * time.Second
 func TestManyGroupHandOver(t *testing.T) { bothBeside(t, testManyGroupHandOver) }
 
 func testManyGroupHandOver(t *testing.T, on *threeBrokers) {
-	g := startGroups(t, on, 2, "", fmt.Sprintf("handover-timeout: %s", handoverTime))
+	const long = groupPatience
+	g := startGroups(t, on, 2, "", fmt.Sprintf("handover-timeout: %s", long))
 	for _, mode := range groupModes {
 		stream := g.make(mode, "settled")
 		old, next := g.channel(0), g.channel(1)
@@ -30,7 +31,7 @@ func testManyGroupHandOver(t *testing.T, on *threeBrokers) {
 		quiet(t, after, "before the previous consumer has settled what it holds")
 		sessionMust(t, old.Ack(uint64(len(held)), true))
 		owners := g.shared(stream, []int{0, 1, 2}, 3, 3)
-		if took := time.Since(began); took >= handoverTime {
+		if took := time.Since(began); took >= long {
 			t.Errorf("%s: the shards moved after %s, when all was settled long before", mode, took)
 		}
 		mine := 0
