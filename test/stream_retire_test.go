@@ -60,6 +60,7 @@ func TestRetireFewerShards(t *testing.T) {
 			old := streamKeys("old", 200)
 			l.publish(t, streamKeyed(v, old...)...)
 			if forgets {
+				l.proxy.Kill() // or it would make the shards again
 				l = startStreamsOn(t, rabbit, l.vhost, map[string]string{"less": "{shards-per-node: 1}"})
 				l.declare(t, v)
 			} else {
