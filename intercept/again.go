@@ -121,7 +121,6 @@ func (c *Conn) blame(ch *channel, g *leg, key uint64) {
 	})
 	if queue != 0 {
 		c.fails(queue)
-		ch.ledger.doubt(queue)
 	}
 }
 
@@ -236,6 +235,9 @@ func (c *Conn) sendOne(ch *channel, m *again, turn bool, out *Out) (sent, later 
 	}
 	i, g, w := c.pickAgain(ch, m, t, hash, out)
 	waits := t.Settings.OnUnavailable == shard.Wait
+	if waits && !turn && ch.ledger != nil && m.flags&entryAgain != 0 && !m.nacked() { // it has come back just now
+		ch.ledger.doubt(t.ID(i))
+	}
 	if waits && !turn && w == wayOpen && (ch.parkedFor[t.ID(i)] > 0 || ch.probes(t.ID(i))) {
 		w = wayNone
 	}

@@ -276,6 +276,16 @@ func (l *ledger) probed(queue uint32, stored bool) {
 	}
 }
 
+// lapse ends the doubts about shards that nothing waits for and that have not failed of late:
+// there may never be a message for them again.
+func (l *ledger) lapse(parked map[uint32]int) {
+	for queue, sent := range l.probing {
+		if !sent && parked[queue] == 0 && l.failed[queue] == nil {
+			delete(l.probing, queue)
+		}
+	}
+}
+
 // outstanding tells whether any publish is not settled.
 func (l *ledger) outstanding() bool { return l.tags.outstanding() }
 

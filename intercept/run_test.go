@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"amqproxy/frame"
+	"amqproxy/shard"
 )
 
 // feedWith gives a Conn all frames of b as a session does: runs of messages at once, and
@@ -145,4 +147,62 @@ func FuzzRun(f *testing.F) {
 			t.Fatalf("frame by frame:\n%s\nin runs:\n%s", results[0], results[1])
 		}
 	})
+}
+
+// TestRunAfterAComeback: a shard that a message has come back from, and that is in no table any
+// more, does not hold up runs for ever, whatever is done with what comes back.
+func TestRunAfterAComeback(t *testing.T) {
+	for _, mode := range []string{"spill", "wait"} {
+		b := newBatch(t, "client", false, `basic.publish exchange="shard.a" routing-key="k1"`, `header body-size=1`, `body "x"`)
+		with := func(shards string) {
+			var snap snapshot
+			snap.init()
+			snap.add("stream", "shard.a", options{"shards": shards, "on-unavailable": mode})
+			b.conn.Use(snap.make())
+		}
+		feed := func(side string, lines ...string) {
+			for _, l := range lines {
+				if err := feedWith(b.conn, side, text("1 %s", l), &b.out); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.conn.EndBatch()
+			b.out.Reset()
+		}
+		one := b.buffer[:len(b.buffer)/perBatch]
+		with("2")
+		feed("client", "confirm.select nowait", `basic.publish exchange="shard.a" routing-key="k1"`, "header body-size=0")
+		if b.conn.RunFromClient(bytes.Clone(one), &b.out) != len(one) {
+			t.Fatalf("%s: no run to begin with", mode)
+		}
+		table, _ := b.conn.snap.Find("/", "shard.a")
+		first := table.Shards[table.Pick(shard.KeyHash([]byte("k1")))].Queue
+		feed("home", "basic.ack delivery-tag=1")
+		at := time.Unix(1, 0)
+		ticks := func(n int) {
+			for range n {
+				at = at.Add(time.Second / 2)
+				b.conn.Tick(at, &b.out)
+			}
+		}
+		for tag := 2; b.conn.tally.total.Nacked.Load() == 0; tag++ { // until it is given up
+			if tag > 10 {
+				t.Fatalf("%s: it is not given up", mode)
+			}
+			feed("home", `basic.return exchange="shard.a" routing-key="k1"`, "header body-size=1", `body "x"`, fmt.Sprint("basic.ack delivery-tag=", tag))
+			if mode == "wait" { // for its turn, and no longer than it may
+				ticks(2)
+				b.conn.EndBatch()
+			}
+		}
+		with("1")
+		if table, _ := b.conn.snap.Find("/", "shard.a"); table.Shards[0].Queue == first {
+			t.Fatalf("the key has its shard still: this test would prove nothing")
+		}
+		ticks(1)
+		feed("client", `basic.publish exchange="shard.a" routing-key="k1"`, "header body-size=0")
+		if b.conn.RunFromClient(bytes.Clone(one), &b.out) != len(one) {
+			t.Errorf("%s: a publish that is like the last goes its way alone", mode)
+		}
+	}
 }

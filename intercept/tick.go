@@ -38,6 +38,7 @@ func (c *Conn) tickChannel(ch *channel, before time.Time, out *Out) {
 		}
 		c.retry(ch, out)
 		c.tell(ch, out)
+		ch.ledger.lapse(ch.parkedFor)
 	}
 	c.sendLater(ch, out)
 	c.tickParked(ch, out)
