@@ -16,7 +16,14 @@ import (
 // proxy dies, and when somebody deletes a shard.
 func TestFaults(t *testing.T) {
 	faults := buildFaults(t)
-	faults(t, nil, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user")
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		faults(t, nil, "broker SIGKILL", "broker shutdown", "proxy SIGKILL", "shard deleted by a user")
+	})
+	t.Run("apart", func(t *testing.T) { // the others are below
+		t.Parallel()
+		faults(t, []string{"-apart", "-only", "^broker SIGKILL$"}, "broker SIGKILL")
+	})
 }
 
 // TestFaultsGroups: the same with brokers apart and an ordered group, whose consumers are

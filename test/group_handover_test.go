@@ -18,22 +18,17 @@ const handoverTime = 5 * time.Second
 func TestManyGroupHandOver(t *testing.T) { bothBeside(t, testManyGroupHandOver) }
 
 func testManyGroupHandOver(t *testing.T, on *threeBrokers) {
-	const long = groupPatience
-	g := startGroups(t, on, 2, "", fmt.Sprintf("handover-timeout: %s", long))
+	g := startGroups(t, on, 2, "", "handover-timeout: 10m") // nothing here waits for that
 	for _, mode := range groupModes {
 		stream := g.make(mode, "settled")
 		old, next := g.channel(0), g.channel(1)
 		held, _ := g.holding(old, stream)
-		began := time.Now()
 		after := g.consume(next, stream, "next", 0)
 		handing := g.handing(stream)
 		g.publish(2, stream, 60, "second")
 		quiet(t, after, "before the previous consumer has settled what it holds")
 		sessionMust(t, old.Ack(uint64(len(held)), true))
 		owners := g.shared(stream, []int{0, 1, 2}, 3, 3)
-		if took := time.Since(began); took >= long {
-			t.Errorf("%s: the shards moved after %s, when all was settled long before", mode, took)
-		}
 		mine := 0
 		for k, queue := range predict(stream, 60, g.all(stream)) {
 			if owners[queue][0] == "next" {
