@@ -142,12 +142,16 @@ func (c *Conn) basicCancel(ch *channel, f frame.Frame, out *Out) {
 	}
 }
 
-// consumerEnded takes a cancel or cancel-ok: the place on the shard is free.
+// consumerEnded takes a cancel or cancel-ok: the place on the shard is free. One that is
+// on its way to another shard has ended, too, though a broker has no reason to say so.
 func (c *Conn) consumerEnded(ch *channel, f frame.Frame, out *Out) {
 	a := f.Args()
-	tag := a.ShortStr()
-	if k, ours := ch.consumers[string(tag)]; ours {
-		delete(ch.consumers, string(tag))
+	tag := string(a.ShortStr())
+	if c.stay(ch, tag, out) {
+		return
+	}
+	if k, ours := ch.consumers[tag]; ours {
+		delete(ch.consumers, tag)
 		c.leaves(k, out)
 	}
 }
