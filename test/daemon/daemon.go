@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"amqproxy/test/netns"
+	"amqproxy/test/poll"
 )
 
 // startTimeout is how long a proxy may take until it accepts clients. It waits
@@ -309,20 +310,12 @@ func Run(t testing.TB, args ...string) (stdout, stderr string, code int) {
 }
 
 // Eventually polls check until it gives nil, and fails the test with its last
-// error after timeout.
+// error after the timeout.
 func Eventually(t testing.TB, timeout time.Duration, check func() error) {
 	t.Helper()
-	deadline := time.Now().Add(timeout)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s: %v", timeout, err)
-		}
-		<-tick.C
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := poll.Until(ctx, check); err != nil {
+		t.Fatalf("after %s: %v", timeout, err)
 	}
 }

@@ -50,7 +50,7 @@ func deleteShard(ctx context.Context, r *run) error {
 		return err
 	}
 	defer conn.Close()
-	return poll(ctx, 20*time.Second, func() error {
+	return eventually(ctx, 20*time.Second, func() error {
 		ch, err := conn.Channel()
 		if err != nil {
 			return err
@@ -89,7 +89,7 @@ func (r *run) eachIdle(ctx context.Context, do func(*amqp.Channel, string) error
 		return err
 	}
 	defer conn.Close()
-	return poll(ctx, 20*time.Second, func() error {
+	return eventually(ctx, 20*time.Second, func() error {
 		ch, err := conn.Channel()
 		if err != nil {
 			return err

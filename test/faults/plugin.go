@@ -117,7 +117,7 @@ func (p *plugin) shardOf(node, index int) string {
 // settle waits until all shards run that there are. One that was deleted does not
 // come back by itself.
 func (p *plugin) settle(ctx context.Context) error {
-	return poll(ctx, settleTime, func() error {
+	return eventually(ctx, settleTime, func() error {
 		c, err := p.world.count(ctx, p.space)
 		if err == nil && (c.down > 0 || c.queues < nodes*perNode && p.home == nil) {
 			err = fmt.Errorf("of %d queues %d are down", c.queues, c.down)

@@ -99,7 +99,7 @@ func (p *proxy) await(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	err := poll(ctx, bootTime, func() error {
+	err := eventually(ctx, bootTime, func() error {
 		conn, _, err := open(ctx, "amqp://guest:guest@"+p.addr+"/")
 		if err != nil {
 			return err

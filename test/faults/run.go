@@ -14,7 +14,6 @@ import (
 )
 
 const (
-	warmth      = 2000             // acks before a fault, and as many more by chance
 	tail        = 50               // acks of each group after it
 	confirmTime = 30 * time.Second // until confirms that are due are given up
 	drainTime   = 60 * time.Second
@@ -91,13 +90,14 @@ func (r *run) prepare(ctx context.Context) error {
 
 // strike waits until enough is under way, and does what the fault does.
 func (r *run) strike(ctx context.Context) error {
+	warmth := max(r.world.rate*2/3, 1) // as many more by chance
 	if err := r.acks(ctx, 0, warmth+r.rng.IntN(warmth)); err != nil {
 		return fmt.Errorf("before the fault: %w", err)
 	}
 	if r.fault.kill {
 		r.load.burst(true)
 		defer r.load.burst(false)
-		poll(ctx, 10*time.Second, r.full) // or it does not count
+		eventually(ctx, 10*time.Second, r.full) // or it does not count
 	}
 	r.Unconfirmed = r.atVictim()
 	r.Counts = !r.fault.kill || r.Unconfirmed >= enough
@@ -151,7 +151,7 @@ func (r *run) heal(ctx context.Context) error {
 // acks waits for so many more of each group, and in all.
 func (r *run) acks(ctx context.Context, each, all int) error {
 	before, sum := r.rec.confirms()
-	return poll(ctx, confirmTime, func() error {
+	return eventually(ctx, confirmTime, func() error {
 		now, total := r.rec.confirms()
 		if total-sum < all {
 			return fmt.Errorf("%d acks of %d came", total-sum, all)
@@ -169,7 +169,7 @@ func (r *run) acks(ctx context.Context, each, all int) error {
 func (r *run) drain(ctx context.Context) error {
 	r.rec.endGaps()
 	r.load.endPublishing(confirmTime)
-	return poll(ctx, drainTime, func() error {
+	return eventually(ctx, drainTime, func() error {
 		if q := r.rec.quiet(); q < quietTime {
 			return errors.New("messages still come")
 		}

@@ -82,7 +82,7 @@ func (t *through) settle(ctx context.Context) error {
 }
 
 func (t *through) settleTables(ctx context.Context) error {
-	return poll(ctx, settleTime, func() error {
+	return eventually(ctx, settleTime, func() error {
 		digests := map[string]bool{}
 		for i, p := range t.world.proxies {
 			streams, err := view[streamView](ctx, p, "streams")
@@ -106,7 +106,7 @@ func (t *through) settleGroup(ctx context.Context) error {
 	if !t.world.groups {
 		return nil
 	}
-	return poll(ctx, settleTime, func() error {
+	return eventually(ctx, settleTime, func() error {
 		for i, p := range t.world.proxies {
 			groups, err := view[groupView](ctx, p, "groups")
 			if err != nil {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"amqproxy/test/poll"
 )
 
 // These are the parts of the proxies' own views that matter here.
@@ -40,21 +42,12 @@ func view[T any](ctx context.Context, p *proxy, name string) (rows []T, err erro
 	return rows, json.NewDecoder(resp.Body).Decode(&rows)
 }
 
-// poll tries check until it gives nil, and gives up with its last error.
-func poll(ctx context.Context, within time.Duration, check func() error) error {
+// eventually polls check until it gives nil, and gives up with its last error.
+func eventually(ctx context.Context, within time.Duration, check func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("after %s: %w", within, err)
-		}
+	if err := poll.Until(ctx, check); err != nil {
+		return fmt.Errorf("after %s: %w", within, err)
 	}
+	return nil
 }
