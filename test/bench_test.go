@@ -27,6 +27,7 @@ var benchFigures = map[string][]string{
 
 // TestBench: the bench works, and gives every figure of every scenario.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	proxy, err := daemon.Binary()
 	if err != nil {
 		t.Fatal(err)

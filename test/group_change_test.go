@@ -19,7 +19,7 @@ func testManyGroupShardsChange(t *testing.T, on *threeBrokers) {
 	var flows []*flow
 	var readers []*reader
 	for _, mode := range groupModes {
-		f := g.flow(mode, "change", 60)
+		f := g.flow(mode, "change", 30)
 		flows, readers = append(flows, f), append(readers, f.join(0, 20), f.join(2, 20))
 		f.produce(0, groupPace)
 		f.unordered() // keys move from shard to shard
@@ -77,7 +77,7 @@ func testManyGroupNodeJoins(t *testing.T, on *threeBrokers) {
 	g.boot(0, 1)
 	flows := map[string]*flow{}
 	for _, mode := range groupModes {
-		f := &flow{groups: g, stream: mode + ".joins", keys: 100}
+		f := &flow{groups: g, stream: mode + ".joins", keys: 40}
 		g.declare(0, f.stream)
 		g.agree(f.stream, 4, groupPatience, g.proxies[:2]...)
 		f.ledger = newLedger(predict(f.stream, f.keys, g.all(f.stream)))

@@ -49,6 +49,7 @@ func TestManyGroupAmqplib(t *testing.T) {
 // than they asked for.
 func groupClients(t *testing.T, command ...string) {
 	t.Helper()
+	t.Parallel()
 	g := startGroups(t, apart, 2, "", "")
 	stream := g.make("ordered", "clients")
 	command = append(command, stream)

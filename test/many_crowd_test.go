@@ -14,6 +14,10 @@ import (
 	"amqproxy/test/daemon"
 )
 
+// crowdPace is how often a publisher of a crowd sends all keys: three in each of two
+// topologies have to leave the machine some time for what they watch.
+const crowdPace = 100 * time.Millisecond
+
 // crowd is one publisher for each of some proxies. Each sends all keys round and round, waits for
 // the confirms of a round, and after a cut connects again and sends again what
 // was not confirmed.
@@ -79,6 +83,8 @@ func (c *crowd) publish(ctx context.Context, i int, url, stream string, keys int
 		}
 		return err
 	}
+	pace := time.NewTicker(crowdPace)
+	defer pace.Stop()
 	for ctx.Err() == nil {
 		var confirms []*amqp.DeferredConfirmation
 		for k := *next; k < keys; k++ {
@@ -101,6 +107,10 @@ func (c *crowd) publish(ctx context.Context, i int, url, stream string, keys int
 		}
 		*next = 0
 		c.rounds[i].Add(1)
+		select {
+		case <-pace.C:
+		case <-ctx.Done():
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -37,10 +38,12 @@ func TestManyQuorum(t *testing.T) {
 	}
 	m.brokers[1].Kill()
 	m.agree(stream, 1, streamPatience, m.proxies[0])
+	booted := make(chan error, 2)
 	for _, n := range m.brokers[1:] {
-		if err := n.Boot(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		go func() { booted <- n.Boot(t.Context()) }()
+	}
+	if err := errors.Join(<-booted, <-booted); err != nil {
+		t.Fatal(err)
 	}
 	m.agree(stream, 3, 2*streamPatience, m.proxies...)
 	m.publish(1, stream, manyKeys, "after")

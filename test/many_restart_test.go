@@ -12,7 +12,7 @@ import (
 	"amqproxy/test/daemon"
 )
 
-const crowdKeys = 300
+const crowdKeys = 60
 
 // TestManyRollingCrashes: while publishers run through all proxies, each proxy is
 // killed and starts again. No key is ever in two shards.
@@ -114,7 +114,7 @@ func TestManyFirstMessages(t *testing.T) { bothBeside(t, testManyFirstMessages) 
 
 func testManyFirstMessages(t *testing.T, on *threeBrokers) {
 	m := startMany(t, on, 2, "")
-	const streams, keys = 30, 60
+	const streams, keys = 12, 60
 	declarers, publishers := make([]*amqp.Channel, 3), make([]*amqp.Channel, 3)
 	for i := range m.proxies {
 		declarers[i], publishers[i] = m.channel(i), m.channel(i)

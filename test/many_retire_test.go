@@ -23,6 +23,7 @@ func (m *many) perNode(i, before, after int) {
 // tables of all, only their keys move, and none is deleted while a client of another
 // proxy holds a message of it.
 func TestManyRetire(t *testing.T) {
+	t.Parallel()
 	m := startMany(t, inCluster, 3, "") // apart, no client of another proxy can hold any
 	const stream = "shard.fewer"
 	m.declare(1, stream)

@@ -17,7 +17,7 @@ import (
 var keys = strings.Split("abcdefgh", "")
 
 // pace is how often a producer sends a message of each key.
-const pace = 20 * time.Millisecond
+const pace = 50 * time.Millisecond
 
 // confirmTime is how long a producer waits for a confirm.
 const confirmTime = 30 * time.Second
