@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -108,8 +109,10 @@ func (s *settler) gets(f frame.Frame, all *upstreams, k *settlerConsumer, base u
 	same := slices.Clone(f)
 	same.SetChannel(g.ch.number)
 	copy(same[at:at+8], g.method[at:])
-	if f.Method() == frame.BasicDeliver { // the last letter of the consumer tag may be another
-		same[at-1] = g.method[at-1]
+	if f.Method() == frame.BasicDeliver { // the consumer tag may begin with a letter in the other case
+		if own := same[frame.DeliverTag:at]; bytes.EqualFold(own, g.method[frame.DeliverTag:at]) {
+			copy(own, g.method[frame.DeliverTag:at])
+		}
 	}
 	switch {
 	case tag != s.last+1:

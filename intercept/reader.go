@@ -271,13 +271,18 @@ func (c *Conn) subscribe(r *reader, out *Out) {
 // upTag is the consumer tag at the broker. It is the client's, so that nothing of a delivery's
 // but two fixed fields has to be changed. Each time that a channel consumes anew it is another
 // one of the same length: what the channel has of the consumer before must not count for the
-// new one.
+// new one. Who looks at the broker's consumers is to know it: its first letter is in the other
+// case. Where that is no letter its last octet differs, which leaves UTF-8 what it is.
 func (r *reader) upTag() string {
+	tag := r.m.tag
 	if !r.varied {
-		return r.m.tag
+		return tag
 	}
-	last := len(r.m.tag) - 1
-	return r.m.tag[:last] + string([]byte{r.m.tag[last] ^ 1})
+	if other := tag[0] ^ 0x20; other|0x20 >= 'a' && other|0x20 <= 'z' {
+		return string(rune(other)) + tag[1:]
+	}
+	last := len(tag) - 1
+	return tag[:last] + string([]byte{tag[last] ^ 1})
 }
 
 // want has a reader consume with another prefetch.

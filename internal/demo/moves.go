@@ -196,8 +196,13 @@ func (s *story) readers() map[string]string {
 	}
 	all := map[string]string{}
 	for _, q := range s.shards() {
-		if up[q.Name] && len(q.Readers) > 0 && !s.died(q.Readers[0]) { // an ordered shard has one that is active
-			all[q.Name] = q.Readers[0]
+		if !up[q.Name] || len(q.Readers) == 0 {
+			continue
+		}
+		// An ordered shard has one that is active. Its tag may begin with a capital, when its
+		// proxy has consumed anew.
+		if tag := strings.ToLower(q.Readers[0]); !s.died(tag) {
+			all[q.Name] = tag
 		}
 	}
 	return all
