@@ -77,10 +77,10 @@ func testManyGroupNodeJoins(t *testing.T, on *threeBrokers) {
 	g.boot(0, 1)
 	flows := map[string]*flow{}
 	for _, mode := range groupModes {
-		f := &flow{groups: g, stream: mode + ".joins", keys: 40}
+		f := &flow{groups: g, stream: mode + ".joins", keys: 36}
 		g.declare(0, f.stream)
 		g.agree(f.stream, 4, groupPatience, g.proxies[:2]...)
-		f.ledger = newLedger(predict(f.stream, f.keys, g.all(f.stream)))
+		f.ledger = newLedger(evenly(f.stream, f.keys, g.all(f.stream)))
 		f.join(0, 20)
 		f.join(1, 20)
 		f.shared(f.stream, []int{0, 1}, 2, 2)

@@ -11,7 +11,7 @@ import (
 // ends with a delivery, which takes its time on a busy machine, too: that is groupSlack.
 const (
 	clientGone = time.Second
-	proxyGone  = 7 * time.Second // memberlist's detection with three nodes, and 1 s
+	proxyGone  = 9 * time.Second // memberlist: up to 3 s until a probe of its turn, 1 s for that, 4 s under suspicion; and 1 s
 	frozenGone = 16 * time.Second
 	groupSlack = 500 * time.Millisecond
 )

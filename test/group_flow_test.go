@@ -27,11 +27,11 @@ type flow struct {
 	producers []*producer
 }
 
-// flow declares a stream that this many keys go over.
+// flow declares a stream that this many keys go over, to each shard the same part of them.
 func (g *groups) flow(mode, name string, keys int) *flow {
 	g.t.Helper()
 	f := &flow{groups: g, stream: g.make(mode, name), keys: keys}
-	f.ledger = newLedger(predict(f.stream, keys, g.all(f.stream)))
+	f.ledger = newLedger(evenly(f.stream, keys, g.all(f.stream)))
 	return f
 }
 

@@ -16,7 +16,7 @@ func TestManyGroupMoves(t *testing.T) { bothBeside(t, testManyGroupMoves) }
 
 func testManyGroupMoves(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
-	const keys = 500
+	const keys = 504
 	f := g.flow("ordered", "moves", keys)
 	var readers []*reader
 	join := func(i int) { readers = append(readers, f.join(i, 40)) }
@@ -39,7 +39,7 @@ func testManyGroupMoves(t *testing.T, on *threeBrokers) {
 	f.step(func() { join(2) }, 1, 1, 1, 1, 1, 1, 0)
 	f.step(func() { leave(0) }, 1, 1, 1, 1, 1, 1)
 	f.step(func() { leave(2) }, 2, 1, 1, 1, 1)
-	f.reached(groupMessages / keys)
+	f.reached(groupMessages/keys + 1)
 	f.end()
 	f.verdict(t, false)
 	for _, r := range readers {
@@ -53,7 +53,7 @@ func testManyGroupMoves(t *testing.T, on *threeBrokers) {
 func TestManyGroupMovesBalanced(t *testing.T) { bothBeside(t, testManyGroupMovesBalanced) }
 
 func testManyGroupMovesBalanced(t *testing.T, on *threeBrokers) {
-	f := startGroups(t, on, 2, "", "").flow("balanced", "moves", 100)
+	f := startGroups(t, on, 2, "", "").flow("balanced", "moves", 96)
 	one := f.join(0, 40)
 	f.step(func() {}, 6)
 	f.produce(0, groupPace)

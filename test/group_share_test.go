@@ -77,7 +77,7 @@ func TestManyGroupNoAck(t *testing.T) { bothBeside(t, testManyGroupNoAck) }
 func testManyGroupNoAck(t *testing.T, on *threeBrokers) {
 	g := startGroups(t, on, 2, "", "")
 	for _, mode := range groupModes {
-		f := g.flow(mode, "no-ack", 100)
+		f := g.flow(mode, "no-ack", 96)
 		f.noAck = true
 		one := f.joinAs(0, 0, true)
 		f.shared(f.stream, []int{0, 1, 2}, 6)

@@ -37,6 +37,21 @@ func predict(stream string, keys int, shards []shard.Shard) map[string]string {
 	return at
 }
 
+// evenly is predict for the first keys of which each shard has as many as any other.
+func evenly(stream string, keys int, shards []shard.Shard) map[string]string {
+	table := shard.NewTable("", stream, &shard.Settings{}, shard.Declared{}, shards, nil)
+	each, has := keys/len(shards), map[string]int{}
+	at := map[string]string{}
+	for k := 0; len(at) < each*len(shards); k++ {
+		queue := table.Shards[table.Pick(shard.KeyHash([]byte(key(k))))].Queue
+		if has[queue] < each {
+			has[queue]++
+			at[key(k)] = queue
+		}
+	}
+	return at
+}
+
 // wantAt checks that exactly these keys are stored, each where it is predicted.
 func wantAt(t *testing.T, predicted, found map[string]string) {
 	t.Helper()

@@ -118,14 +118,13 @@ func sessionBlockedWrites(t *testing.T, own *broker.Node, _ *daemon.Proxy) {
 // broker is blocked, and wants all of it confirmed when it is not any more.
 func sessionBlockedFlood(t *testing.T, own *broker.Node, p *daemon.Proxy, heartbeat uint16) (beats int) {
 	const count = 300
+	message := rawPublish(t, "flood", strings.Repeat("x", 128<<10-8))
+	sessionAlarm(t, own, true) // before the client has to send heartbeats; it blocks who publishes
 	c := rawDial(t, p.Addr())
 	c.login(rawLogin{heartbeat: heartbeat})
 	c.send(`1 queue.declare queue="flood"`, "1 confirm.select")
 	c.want(frame.QueueDeclareOk)
 	c.want(frame.ConfirmSelectOk)
-	message := rawPublish(t, "flood", strings.Repeat("x", 128<<10-8))
-
-	sessionAlarm(t, own, true)
 	var publisher sync.WaitGroup
 	defer publisher.Wait()
 	publisher.Go(func() {

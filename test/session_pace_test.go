@@ -52,12 +52,16 @@ func TestSessionNoDelay(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			const rounds = 100
-			began := time.Now()
+			quick := 0
 			for range rounds {
+				began := time.Now()
 				tc.round()
+				if time.Since(began) < 30*time.Millisecond { // Nagle's delay is 40 ms, and is in every round
+					quick++
+				}
 			}
-			if took := time.Since(began); took > rounds*30*time.Millisecond { // Nagle's delay is 40 ms
-				t.Errorf("%d rounds took %s, want less than 30 ms each", rounds, took)
+			if quick < rounds/4 { // a busy machine has slow ones
+				t.Errorf("%d rounds of %d took less than 30 ms", quick, rounds)
 			}
 		})
 	}
