@@ -88,9 +88,7 @@ func newMany(t *testing.T, on *threeBrokers, perNode int, extra string) *many {
 	}
 	m := &many{t: t, brokers: nodes, vhost: nodes[0].VHost(t), extra: extra, apart: on == apart}
 	for _, n := range nodes[1:] { // in a cluster it is there already
-		if err := n.PutVHost(t.Context(), m.vhost); err != nil {
-			t.Fatal(err)
-		}
+		n.AddVHost(t, m.vhost)
 	}
 	for range nodes {
 		m.gossip = append(m.gossip, broker.Address(t))

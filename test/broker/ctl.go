@@ -67,6 +67,11 @@ func (n *Node) PutVHost(ctx context.Context, name string) error {
 	return err
 }
 
+func (n *Node) deleteVHost(ctx context.Context, name string) error {
+	_, err := n.Eval(ctx, fmt.Sprintf("rabbit_vhost:delete(%s, <<>>)", binary(name)))
+	return err
+}
+
 // PutUser creates a user, or gives an existing one this password, and sets its permissions.
 func (n *Node) PutUser(ctx context.Context, u User) error {
 	_, err := n.Eval(ctx, fmt.Sprintf("ok = rabbit_auth_backend_internal:put_user("+
