@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
-	node, err := broker.Start(context.Background(), broker.Options{})
+	node, err := broker.Start(context.Background(), broker.Options{Config: "vm_memory_high_watermark.absolute = 4GB"}) // for large messages
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "no RabbitMQ, no end to end tests:", err)
 		return 1

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"amqproxy/frame"
-	"amqproxy/test/broker"
 	"amqproxy/test/daemon"
 )
 
@@ -24,11 +23,10 @@ const sessionGrowth = 6 << 20
 // the agreed size, and the proxy holds no more of a large one than of a small one.
 func TestSessionBodies(t *testing.T) {
 	t.Parallel()
-	own := broker.ForTest(t, broker.Options{Config: "vm_memory_high_watermark.absolute = 4GB"})
-	p := daemon.New(t, "broker: amqp://"+own.Addr()+"\nnode: bodies@test")
+	p := daemon.New(t, "broker: amqp://"+rabbit.Addr()+"\nnode: bodies@test")
 	p.Plain() // the race detector takes more memory than what is measured
 	p.Boot()
-	pid := sessionPID(t, "node: bodies@test")
+	pid, vhost := sessionPID(t, "node: bodies@test"), rabbit.VHost(t)
 	for _, tc := range []struct {
 		size     int
 		frameMax int
@@ -44,8 +42,8 @@ func TestSessionBodies(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%d octets in frames of %d", tc.size, tc.frameMax), func(t *testing.T) {
 			sender, receiver := rawDial(t, p.Addr()), rawDial(t, p.Addr())
-			sender.login(rawLogin{frameMax: uint32(tc.frameMax)})
-			receiver.login(rawLogin{frameMax: uint32(tc.frameMax)})
+			sender.login(rawLogin{vhost: vhost, frameMax: uint32(tc.frameMax)})
+			receiver.login(rawLogin{vhost: vhost, frameMax: uint32(tc.frameMax)})
 			sender.send(`1 queue.declare queue="bodies"`, "1 confirm.select")
 			sender.want(frame.QueueDeclareOk)
 			sender.want(frame.ConfirmSelectOk)
