@@ -90,7 +90,7 @@ func (r *run) prepare(ctx context.Context) error {
 
 // strike waits until enough is under way, and does what the fault does.
 func (r *run) strike(ctx context.Context) error {
-	warmth := max(r.world.rate*2/3, 1) // as many more by chance
+	warmth := max(r.world.rate*2/3, 1) // acks of two thirds of a second, and as many more by chance
 	if err := r.acks(ctx, 0, warmth+r.rng.IntN(warmth)); err != nil {
 		return fmt.Errorf("before the fault: %w", err)
 	}
