@@ -18,7 +18,7 @@ func TestUntil(t *testing.T) {
 				}
 				return nil
 			})
-			if late := time.Since(began) - lasts; err != nil || late > lasts/10+shortest {
+			if late := time.Since(began) - lasts; err != nil || late > min(lasts/10+shortest, longest) {
 				t.Errorf("what takes %s was noticed %s late (%v)", lasts, late, err)
 			}
 			if lasts == time.Minute && looks > 300 {
